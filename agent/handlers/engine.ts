@@ -1,0 +1,68 @@
+import type { EngineKind, Runtime } from '#shared/schemas/names.ts'
+
+/** What a handler may use. Memory includes its tmpfs. */
+export interface HandlerLimits {
+  readonly memoryMiB: number
+  readonly cpus: number
+  readonly pids: number
+}
+
+/** Everything an engine needs to start one handler. */
+export interface HandlerSpec {
+  /** `[a-z0-9]{12}`, new for every handler. */
+  readonly id: string
+  readonly fn: string
+  readonly release: string
+  readonly runtime: Runtime
+  /** The handler's folder on the host; holds the socket `s`. Seen by the handler as `/shoal` (docker) or as it is (process). */
+  readonly folder: string
+  /** The unpacked bundle on the host; seen as `/shoal/fn` (docker) or as it is (process). */
+  readonly bundleFolder: string
+  readonly limits: HandlerLimits
+  readonly network: 'none' | 'outbound'
+  /** Digest over all that makes two handlers interchangeable; a handler with another one is replaced. */
+  readonly specDigest: string
+}
+
+/** A handler as the engine sees it. */
+export interface ObservedHandler {
+  readonly id: string
+  readonly fn: string
+  readonly release: string
+  readonly specDigest: string
+  readonly state: 'created' | 'running' | 'exited'
+  readonly exitCode?: number
+  readonly oomKilled?: boolean
+}
+
+export interface HandlerExit {
+  readonly id: string
+  readonly exitCode: number
+  readonly oomKilled: boolean
+}
+
+/**
+ * Starts and stops handlers, and nothing else: no function names, no traffic, no retries. Two implementations, one
+ * conformance suite (`test/integration/engine-conformance.ts`). Everything it makes carries the installation's id, and it
+ * lists, touches and removes nothing else.
+ */
+export interface Engine extends AsyncDisposable {
+  readonly kind: EngineKind
+  /** What `INIT.dir` must be for a spec: the bundle's folder as the handler sees it. */
+  bundleDirInside(spec: HandlerSpec): string
+  /** @throws Fault `ENGINE_UNAVAILABLE` */
+  version(signal: AbortSignal): Promise<string>
+  /** Runtimes that can be started here (image or interpreter present). */
+  runtimes(signal: AbortSignal): Promise<readonly Runtime[]>
+  list(signal: AbortSignal): Promise<readonly ObservedHandler[]>
+  /** Creates and starts. @throws Fault `IMAGE_MISSING`, `HANDLER_START`, `ENGINE_UNAVAILABLE` */
+  start(spec: HandlerSpec, signal: AbortSignal): Promise<void>
+  /** Ends (after `graceMs`, by force) and removes; a handler that is gone is no error. */
+  stop(id: string, graceMs: number, signal: AbortSignal): Promise<void>
+  /** Last bytes of what the handler wrote outside the frame protocol; for "why did it not start?". */
+  tail(id: string, bytesMax: number, signal: AbortSignal): Promise<string>
+  /** Calls back for every handler of ours that ends, from now on, also across a restart of the engine's daemon. */
+  watch(onExit: (exit: HandlerExit) => void, onLost: (error: Error) => void): Disposable
+  /** Deep probe: really starts and removes something small; resolves to milliseconds taken. */
+  probe(signal: AbortSignal): Promise<number>
+}
