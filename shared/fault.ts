@@ -25,6 +25,7 @@ export const FAULTS = {
   BUNDLE_INVALID: { http: 400, coap: '4.00', grpc: 3, retry: false },
   BUILD_FAILED: { http: 422, coap: '4.22', grpc: 9, retry: false },
   NO_NODE_SELECTED: { http: 422, coap: '4.22', grpc: 9, retry: false },
+  ARCH_MISMATCH: { http: 422, coap: '4.22', grpc: 9, retry: false },
 
   // What a call met on the node.
   FUNCTION_SATURATED: { http: 429, coap: '4.29', grpc: 8, retry: true },
@@ -59,6 +60,7 @@ export const FAULTS = {
   PORT_TAKEN: { http: 500, coap: '5.00', grpc: 13, retry: false },
   ENGINE_UNAVAILABLE: { http: 503, coap: '5.03', grpc: 14, retry: true },
   IMAGE_MISSING: { http: 503, coap: '5.03', grpc: 14, retry: false },
+  CONTROLLER_UNREACHABLE: { http: 503, coap: '5.03', grpc: 14, retry: true },
   STORAGE: { http: 507, coap: '5.00', grpc: 8, retry: true },
   INTERNAL: { http: 500, coap: '5.00', grpc: 13, retry: false },
 } as const satisfies Record<string, FaultAnswer>

@@ -15,7 +15,8 @@ export const LIMITS = {
   bundleFilesMax: 50_000,
   /** Functions in one command, and the whole command. */
   functionsPerNodeMax: 500,
-  commandBytesMax: 768 * 1024,
+  /** As base64url in its envelope this stays below NATS' default max_payload of 1 MiB. */
+  commandBytesMax: 704 * 1024,
   /** Environment of one function, names and values together. */
   envBytesMax: 32 * 1024,
   logLineBytesMax: 16 * 1024,

@@ -109,7 +109,14 @@ export const Heartbeat = Type.Object({
 export type Heartbeat = Static<typeof Heartbeat>
 
 /** Request on `shoal.v1.hello.<id>`: "I am connected, what shall I run?" */
-export const Hello = Type.Object({ node: NodeId, generation: Type.Integer(), inventory: Inventory })
+export const Hello = Type.Object({
+  node: NodeId,
+  /** Of the command kept, 0 for none. */
+  generation: Type.Integer(),
+  /** Version of the trust document kept. */
+  trustVersion: Type.Optional(Type.Integer()),
+  inventory: Inventory,
+})
 export type Hello = Static<typeof Hello>
 
 export const LogLine = Type.Object({

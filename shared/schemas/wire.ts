@@ -3,8 +3,14 @@ import { Envelope } from './command.ts'
 import { Arch, Digest, FunctionName, Labels, NodeId } from './names.ts'
 import { LogLine } from './health.ts'
 
-/** Reply to a hello: the node's newest command, when it has one. */
-export const HelloReply = Type.Object({ command: Type.Optional(Envelope) })
+/**
+ * Reply to a hello: the node's newest command, when it has one; and the trust documents above the version that the node
+ * named, oldest first.
+ */
+export const HelloReply = Type.Object({
+  command: Type.Optional(Envelope),
+  trust: Type.Optional(Type.Array(Envelope, { maxItems: 16 })),
+})
 export type HelloReply = Static<typeof HelloReply>
 
 /**
