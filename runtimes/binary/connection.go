@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	readBufferBytes = 262144
+	greetingTime    = 5 * time.Second
+)
+
+// connection is one connection to the agent, and the calls in flight on it.
+type connection struct {
+	runner          *runner
+	socket          net.Conn
+	writer          *writer
+	windowBytes     int
+	payloadBytesMax int
+	welcomed        bool
+
+	mu    sync.Mutex
+	calls map[uint32]*call
+}
+
+func newConnection(socket net.Conn, r *runner) *connection {
+	return &connection{
+		runner:          r,
+		socket:          socket,
+		writer:          newWriter(socket, r.logs.drain),
+		windowBytes:     windowBytes,
+		payloadBytesMax: payloadBytesMax,
+		calls:           make(map[uint32]*call),
+	}
+}
+
+// serve speaks until the connection ends. The error is undefined when the agent simply went.
+func (n *connection) serve() (bool, error) {
+	n.send(typeHello, n.runner.hello())
+	_ = n.socket.SetReadDeadline(time.Now().Add(greetingTime))
+	in := bufio.NewReaderSize(n.socket, readBufferBytes)
+	err := n.read(in)
+	n.runner.logs.attach(nil)
+	n.writer.close(0)
+	_ = n.socket.Close()
+	for _, each := range n.all() {
+		each.cancel()
+	}
+	if err == io.EOF {
+		return n.welcomed, nil
+	}
+	return n.welcomed, err
+}
+
+func (n *connection) read(in *bufio.Reader) error {
+	for {
+		f, err := readFrame(in, payloadBytesMax)
+		if err != nil {
+			return err
+		}
+		if err := n.onFrame(&f); err != nil {
+			return err
+		}
+	}
+}
+
+func (n *connection) send(kind byte, message any) {
+	payload := marshal(message)
+	n.writer.add(func(out []byte) []byte { return appendFrame(out, kind, 0, 0, payload) })
+}
+
+func (n *connection) onFrame(f *frame) error {
+	if err := checkPayload(f); err != nil {
+		return err
+	}
+	known := f.kind <= typeShutdown && f.kind >= typeHello || f.kind >= typeRequest && f.kind <= typeError ||
+		f.kind == typeLog
+	if !n.welcomed && known && f.kind != typeWelcome {
+		return broken("FORBIDDEN", "a frame of type %d before WELCOME", f.kind)
+	}
+	switch f.kind {
+	case typeRequest:
+		return n.onRequest(f)
+	case typeData:
+		if c := n.find(f.id); c != nil {
+			return c.receive(f.payload, f.end())
+		}
+	case typeWindow:
+		if c := n.find(f.id); c != nil {
+			c.grant(int(binary.BigEndian.Uint32(f.payload)))
+		}
+	case typeCancel:
+		if c := n.find(f.id); c != nil {
+			c.cancel()
+		}
+	case typePing:
+		n.writer.add(func(out []byte) []byte { return appendFrame(out, typePong, 0, f.id, f.payload) })
+	case typeWelcome:
+		return n.onWelcome(f.payload)
+	case typeInit:
+		return n.onInit(f.payload)
+	case typeShutdown:
+		n.runner.shutdown()
+	default:
+		if known {
+			return broken("FORBIDDEN", "a frame of type %d sent to a runner", f.kind)
+		}
+	}
+	return nil
+}
+
+func (n *connection) onWelcome(payload []byte) error {
+	var message struct {
+		Protocol        int    `json:"protocol"`
+		Error           string `json:"error"`
+		WindowBytes     int    `json:"windowBytes"`
+		PayloadBytesMax int    `json:"payloadBytesMax"`
+	}
+	if err := parse(payload, &message); err != nil {
+		return err
+	}
+	if n.welcomed {
+		return broken("FORBIDDEN", "a second WELCOME")
+	}
+	if message.Protocol != 1 {
+		complain("the agent refuses this runner: " + message.Error)
+		os.Exit(exitRefused)
+	}
+	_ = n.socket.SetReadDeadline(time.Time{})
+	n.welcomed = true
+	n.windowBytes = bounded(message.WindowBytes, 65536, 1048576, windowBytes)
+	n.payloadBytesMax = bounded(message.PayloadBytesMax, 131072, payloadBytesMax, payloadBytesMax)
+	n.sayReady()
+	n.runner.logs.attach(n.writer)
+	return nil
+}
+
+func (n *connection) onInit(payload []byte) error {
+	message := &initMessage{}
+	if err := parse(payload, message); err != nil {
+		return err
+	}
+	if err := n.runner.init(message); err != nil {
+		return err
+	}
+	n.sayReady()
+	return nil
+}
+
+func (n *connection) sayReady() {
+	if ready := n.runner.ready(); ready != nil {
+		n.send(typeReady, ready)
+	}
+}
+
+func (n *connection) onRequest(f *frame) error {
+	request, err := parseRequest(f.payload)
+	if err != nil {
+		return err
+	}
+	if f.id == 0 || n.find(f.id) != nil {
+		return broken("FORBIDDEN", "a request with the id %d, which is in use", f.id)
+	}
+	r := n.runner
+	r.mu.Lock()
+	state, draining, concurrency := r.state, r.draining, r.concurrency
+	r.mu.Unlock()
+	switch {
+	case draining:
+		n.refuse(f.id, kindNotReady, "the handler is shutting down")
+		return nil
+	case state != "ready":
+		return broken("FORBIDDEN", "a request before READY")
+	case n.inFlight() >= concurrency:
+		n.refuse(f.id, kindLimit, fmt.Sprintf("the handler has %d calls in flight already", concurrency))
+		return nil
+	}
+	c, err := newCall(f.id, request, f.end(), n)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.calls[f.id] = c
+	n.mu.Unlock()
+	go r.execute(c)
+	return nil
+}
+
+func (n *connection) refuse(id uint32, kind byte, text string) {
+	n.writer.add(func(out []byte) []byte { return appendText(out, typeError, id, kind, text, textBytesMax) })
+}
+
+func (n *connection) find(id uint32) *call {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.calls[id]
+}
+
+func (n *connection) all() []*call {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*call, 0, len(n.calls))
+	for _, each := range n.calls {
+		out = append(out, each)
+	}
+	return out
+}
+
+func (n *connection) inFlight() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.calls)
+}
+
+// remove forgets a call that has ended.
+func (n *connection) remove(c *call) {
+	n.mu.Lock()
+	delete(n.calls, c.id)
+	left := len(n.calls)
+	n.mu.Unlock()
+	if left == 0 && n.runner.isDraining() {
+		go n.runner.exit(0)
+	}
+}
+
+func parse(payload []byte, into any) error {
+	if len(payload) == 0 || payload[0] != '{' {
+		return broken("JSON_MALFORMED", "a message that is no JSON object")
+	}
+	if err := json.Unmarshal(payload, into); err != nil {
+		return broken("JSON_MALFORMED", "%v", err)
+	}
+	return nil
+}
+
+func bounded(value, least, most, otherwise int) int {
+	if value < least || value > most {
+		return otherwise
+	}
+	return value
+}

@@ -1,0 +1,3 @@
+module shoal/runner-binary
+
+go 1.19

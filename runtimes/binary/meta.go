@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// meta is what a program says about its answer on descriptor 3: lines `Status: 404` or `Name: value`. An empty line ends it:
+// the answer begins at once, and the output is streamed.
+type meta struct {
+	rest   []byte
+	status int
+	lines  []string
+	bytes  int
+	over   bool
+	err    error
+}
+
+// write takes what came; true: the empty line came.
+func (m *meta) write(data []byte) bool {
+	if m.over || m.err != nil {
+		return m.over
+	}
+	m.rest = append(m.rest, data...)
+	for !m.over && m.err == nil {
+		at := bytes.IndexByte(m.rest, '\n')
+		if at < 0 {
+			if len(m.rest) > headBytesMax {
+				m.err = fmt.Errorf("a line above %d bytes on descriptor %d", headBytesMax, metaFd)
+			}
+			break
+		}
+		m.line(strings.TrimSuffix(string(m.rest[:at]), "\r"))
+		m.rest = m.rest[at+1:]
+	}
+	return m.over
+}
+
+func (m *meta) line(line string) {
+	if line == "" {
+		m.over = true
+		return
+	}
+	name, value, found := strings.Cut(line, ":")
+	name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
+	if !found || !isToken(name) {
+		m.err = fmt.Errorf("on descriptor %d the program wrote %q, which is no line `Name: value`", metaFd, line)
+		return
+	}
+	if name == "status" {
+		word, _, _ := strings.Cut(value, " ")
+		status, err := strconv.Atoi(word)
+		if err != nil || status < 200 || status > 599 {
+			m.err = fmt.Errorf("the program answered with status %q; it must be 200 to 599", value)
+			return
+		}
+		m.status = status
+		return
+	}
+	m.bytes += len(name) + len(value) + 2
+	if m.bytes > headBytesMax {
+		m.err = fmt.Errorf("the program's headers are above %d bytes", headBytesMax)
+		return
+	}
+	m.lines = append(m.lines, name, value)
+}
+
+// head is status and head of the answer.
+func (m *meta) head() (int, string, error) {
+	if len(m.rest) > 0 && !m.over {
+		m.write([]byte{'\n'})
+	}
+	if m.status == 0 {
+		m.status = 200
+	}
+	return m.status, strings.Join(m.lines, "\n"), m.err
+}
+
+func isToken(name string) bool {
+	for _, each := range []byte(name) {
+		if !strings.ContainsRune("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz", rune(each)) {
+			return false
+		}
+	}
+	return name != ""
+}
+
+// callEnv is the environment of one call.
+func callEnv(shared []string, r *request) []string {
+	out := make([]string, len(shared), len(shared)+10+len(r.headers)/2)
+	copy(out, shared)
+	out = append(out,
+		"SHOAL_METHOD="+r.method,
+		"SHOAL_PATH="+r.path,
+		"SHOAL_QUERY="+r.query,
+		"SHOAL_REQUEST_ID="+r.header("shoal-request-id"),
+		"SHOAL_PROTOCOL="+r.header("shoal-protocol"),
+		"SHOAL_DEADLINE_MS="+strconv.FormatUint(uint64(r.deadlineMs), 10),
+		"SHOAL_CONTENT_TYPE="+r.header("content-type"),
+		"SHOAL_META_FD="+strconv.Itoa(metaFd),
+	)
+	for at := 0; at+1 < len(r.headers); at += 2 {
+		out = append(out, "SHOAL_HEADER_"+envName(r.headers[at])+"="+r.headers[at+1])
+	}
+	for at, each := range out {
+		if strings.IndexByte(each, 0) >= 0 {
+			// No environment can hold it.
+			out[at] = strings.ReplaceAll(each, "\x00", "")
+		}
+	}
+	return out
+}
+
+func envName(header string) string {
+	return strings.Map(func(each rune) rune {
+		switch {
+		case each >= 'a' && each <= 'z':
+			return each - 'a' + 'A'
+		case each >= 'A' && each <= 'Z', each >= '0' && each <= '9':
+			return each
+		default:
+			return '_'
+		}
+	}, header)
+}

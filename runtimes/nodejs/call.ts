@@ -1,0 +1,327 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { cut, describe, END, KIND, LIMIT, ProtocolError, TYPE } from './protocol.ts'
+import type { FrameWriter } from './writer.ts'
+
+/** The call that the running code belongs to. */
+export const currentCall = new AsyncLocalStorage<Call>()
+
+/** What a call needs of the connection it came by. */
+export interface CallHost {
+  readonly writer: FrameWriter
+  readonly windowBytes: number
+  readonly payloadBytesMax: number
+  /** Called once, when the answer has been handed to the writer or the call is lost. */
+  ended(call: Call): void
+  /** Sends what the function wrote without a line feed. */
+  flushPartialLines(call: Call): void
+}
+
+/** Where the request's body goes when it does not come whole. */
+export interface BodySink {
+  chunk(bytes: Buffer): void
+  end(): void
+  lost(error: Error): void
+}
+
+/** A body that has come whole: as Latin-1 text (lossless, one byte each, cheap when small) or as bytes. */
+export type WholeBody = string | Buffer
+
+/** Turns a whole body into bytes. */
+export function bodyBytes(body: WholeBody): Buffer {
+  return typeof body === 'string' ? Buffer.from(body, 'latin1') : body
+}
+
+// oxlint-disable-next-line no-control-regex -- the range of ASCII is meant
+const NOT_ASCII = /[^\x00-\x7f]/
+
+/** Turns a whole body into text, read as UTF-8. */
+export function bodyText(body: WholeBody): string {
+  if (typeof body !== 'string') return body.toString('utf8')
+  return NOT_ASCII.test(body) ? Buffer.from(body, 'latin1').toString('utf8') : body
+}
+
+interface Waiting {
+  readonly bytes: Uint8Array
+  from: number
+  readonly taken: (() => void) | undefined
+}
+
+/**
+ * One call: its request, and its answer with flow control both ways.
+ *
+ * ```
+ * [open] --answer / fail--> [ended]
+ *    \--start--> [started] --finish (all sent) / fail--> [ended]
+ * ```
+ */
+export class Call {
+  readonly id: number
+  readonly deadlineMs: number
+  /** method, path, query, then name, value, ... */
+  readonly lines: readonly string[]
+  /** The body when it came with the request; undefined: it comes in parts. */
+  readonly whole: WholeBody | undefined
+  ended = false
+  started = false
+  /** Told when the call is cancelled or lost. */
+  onAbort: { aborted(reason: Error): void } | undefined
+  /** Text written to stdout and stderr that no line feed has ended yet. */
+  readonly partial: [string, string] = ['', '']
+  readonly #host: CallHost
+  #abort: AbortController | undefined
+  #aborted: Error | undefined
+
+  #sendCredit: number
+  #finishing = false
+  #waiting: Waiting[] | undefined
+  #waitingBytes = 0
+
+  #bodyEnded: boolean
+  #receiveCredit: number
+  #consumed = 0
+  #sink: BodySink | undefined
+  #early: Buffer[] | undefined
+
+  constructor(
+    id: number,
+    deadlineMs: number,
+    lines: readonly string[],
+    whole: WholeBody | undefined,
+    first: Buffer | undefined,
+    host: CallHost,
+  ) {
+    this.id = id
+    this.deadlineMs = deadlineMs
+    this.lines = lines
+    this.whole = whole
+    this.#host = host
+    this.#sendCredit = host.windowBytes
+    this.#receiveCredit = host.windowBytes
+    this.#bodyEnded = whole !== undefined
+    if (first !== undefined) this.receive(first, false)
+  }
+
+  /** The first value of a request header, by its lower-case name. */
+  header(name: string): string | undefined {
+    const { lines } = this
+    for (let at = 3; at < lines.length; at += 2) if (lines[at] === name) return lines[at + 1]
+    return undefined
+  }
+
+  /** Aborts when the call is cancelled. */
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController()
+      if (this.#aborted !== undefined) this.#abort.abort(this.#aborted)
+    }
+    return this.#abort.signal
+  }
+
+  // --- the request's body, when it comes in parts ---
+
+  /** Body bytes from the agent; they belong to the call from here on. */
+  receive(bytes: Buffer, last: boolean): void {
+    if (this.#bodyEnded) {
+      throw new ProtocolError('FORBIDDEN', `call ${this.id}: data after the end of the body`)
+    }
+    this.#receiveCredit -= bytes.length
+    if (this.#receiveCredit < 0) {
+      throw new ProtocolError('WINDOW_EXCEEDED', `call ${this.id}: more body than granted`)
+    }
+    this.#bodyEnded = last
+    if (this.#sink === undefined) {
+      if (bytes.length > 0) (this.#early ??= []).push(bytes)
+      return
+    }
+    if (bytes.length > 0) this.#sink.chunk(bytes)
+    if (last) this.#sink.end()
+  }
+
+  /** Sends the body, from its first byte on, to `sink`. Of what it gets it has to report what is used up (`consumed`). */
+  readInto(sink: BodySink): void {
+    this.#sink = sink
+    const early = this.#early ?? []
+    this.#early = undefined
+    for (const bytes of early) sink.chunk(bytes)
+    if (this.#bodyEnded) sink.end()
+    else if (this.#aborted !== undefined) sink.lost(this.#aborted)
+  }
+
+  /** `bytes` of the body have been used up; the agent may send as many more. */
+  consumed(bytes: number): void {
+    this.#consumed += bytes
+    if (this.#bodyEnded || this.ended || this.#consumed * 2 < this.#host.windowBytes) return
+    this.#receiveCredit += this.#consumed
+    this.#host.writer.window(this.id, this.#consumed)
+    this.#consumed = 0
+  }
+
+  // --- the answer ---
+
+  /** Answers with a body that is there as a whole. */
+  answer(status: number, head: string, body: string | Uint8Array | undefined): void {
+    if (this.ended || this.started || !this.#valid(status, head)) return
+    if (typeof body === 'string' && body.length * 3 <= this.#inlineBytes(head)) {
+      this.#host.flushPartialLines(this)
+      this.#host.writer.responseText(this.id, END, status, head, body)
+      this.#end()
+      return
+    }
+    const bytes = typeof body === 'string' ? Buffer.from(body) : (body ?? EMPTY)
+    const inline = this.#inlineBytes(head)
+    if (bytes.length <= inline) {
+      this.#host.flushPartialLines(this)
+      this.#host.writer.responseBytes(this.id, END, status, head, bytes, 0, bytes.length)
+      this.#end()
+      return
+    }
+    this.start(status, head)
+    this.write(bytes)
+    this.finish()
+  }
+
+  /** Begins an answer whose body follows by `write`. */
+  start(status: number, head: string): void {
+    if (this.ended || this.started || !this.#valid(status, head)) return
+    this.started = true
+    this.#host.writer.responseBytes(this.id, 0, status, head, EMPTY, 0, 0)
+  }
+
+  /**
+   * Sends body bytes, or keeps them until the agent grants more.
+   *
+   * @param taken - called when they are all on their way; a source that waits for it never has more than these waiting
+   */
+  write(bytes: Uint8Array, taken?: () => void): void {
+    if (this.ended) {
+      taken?.()
+      return
+    }
+    this.#waitingBytes += bytes.length
+    ;(this.#waiting ??= []).push({ bytes, from: 0, taken })
+    this.#pump()
+    if (this.#waitingBytes > LIMIT.unsentBytes) {
+      this.fail(
+        KIND.LIMIT,
+        `the function wrote ${LIMIT.unsentBytes} bytes more than its caller has read; wait for 'drain' or use pipe()`,
+      )
+    }
+  }
+
+  finish(): void {
+    this.#finishing = true
+    this.#pump()
+  }
+
+  /** The agent has taken `bytes` of the answer. */
+  grant(bytes: number): void {
+    this.#sendCredit += bytes
+    this.#pump()
+  }
+
+  /** Ends the call with an error; also in the middle of an answer. */
+  fail(kind: number, message: string): void {
+    if (this.ended) return
+    this.#host.flushPartialLines(this)
+    this.#host.writer.text(TYPE.ERROR, this.id, kind, cut(message, LIMIT.textBytes))
+    this.#end()
+    this.abort(new Error('the call has ended'))
+  }
+
+  /** Tells the function to stop, without an answer. */
+  abort(reason: Error): void {
+    if (this.#aborted !== undefined) return
+    this.#aborted = reason
+    this.#sink?.lost(reason)
+    this.onAbort?.aborted(reason)
+    this.#abort?.abort(reason)
+  }
+
+  /** Runs `action` as this call: what it throws, now or later, is the call's error. */
+  run(action: () => void): void {
+    currentCall.run(this, () => {
+      try {
+        action()
+      } catch (error) {
+        if (error instanceof ProtocolError) throw error
+        this.fail(KIND.FUNCTION, describe(error))
+      }
+    })
+  }
+
+  /** The connection is gone: nobody waits for an answer any more. */
+  lose(reason: Error): void {
+    if (this.ended) return
+    this.#end()
+    this.abort(reason)
+  }
+
+  #valid(status: number, head: string): boolean {
+    if (!Number.isInteger(status) || status < 200 || status > 599) {
+      this.fail(
+        KIND.BAD_ANSWER,
+        `the function answered with status ${status}; it must be 200 to 599`,
+      )
+      return false
+    }
+    if (head.length * 3 > LIMIT.headBytes && Buffer.byteLength(head) > LIMIT.headBytes) {
+      this.fail(KIND.BAD_ANSWER, `the function's headers are above ${LIMIT.headBytes} bytes`)
+      return false
+    }
+    return true
+  }
+
+  #inlineBytes(head: string): number {
+    return Math.min(
+      this.#sendCredit,
+      this.#host.payloadBytesMax - 4 - head.length * 3,
+      LIMIT.frameBodyBytes,
+    )
+  }
+
+  #pump(): void {
+    while (!this.ended) {
+      const next = this.#waiting?.[0]
+      if (next === undefined) break
+      const left = next.bytes.length - next.from
+      const count = Math.min(
+        left,
+        this.#sendCredit,
+        LIMIT.frameBodyBytes,
+        this.#host.payloadBytesMax,
+      )
+      if (count === 0 && left > 0) return
+      this.#waitingBytes -= count
+      this.#sendCredit -= count
+      const last = count === left
+      if (last) this.#waiting?.shift()
+      const end = last && this.#finishing && this.#waitingBytes === 0
+      if (count > 0) {
+        this.#host.writer.data(this.id, end ? END : 0, next.bytes, next.from, next.from + count)
+      }
+      next.from += count
+      if (end && count > 0) this.#endStarted()
+      if (last) next.taken?.()
+    }
+    if (this.#finishing && !this.ended) {
+      this.#host.writer.data(this.id, END, EMPTY, 0, 0)
+      this.#endStarted()
+    }
+  }
+
+  #endStarted(): void {
+    this.#host.flushPartialLines(this)
+    this.#end()
+  }
+
+  #end(): void {
+    this.ended = true
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    this.#waitingBytes = 0
+    this.#host.ended(this)
+    if (waiting !== undefined) for (const { taken } of waiting) taken?.()
+  }
+}
+
+const EMPTY = new Uint8Array(0)

@@ -1,0 +1,130 @@
+import { parse, type ParsedUrlQuery } from 'node:querystring'
+import { Readable } from 'node:stream'
+import { bodyBytes, type Call, type WholeBody } from './call.ts'
+
+type Headers = Record<string, string | string[] | undefined>
+
+/** The request of the classic contract: a readable stream of the body, with what Express adds. */
+export class ClassicRequest extends Readable {
+  /** The body as text; `''` when there is none. */
+  body: unknown
+  params: Record<string, string> = {}
+  readonly #call: Call
+  readonly #whole: WholeBody
+  #headers: Headers | undefined
+  #query: ParsedUrlQuery | undefined
+  #raw: Buffer | undefined
+  #url: string | undefined
+
+  constructor(call: Call, whole: WholeBody, body: string) {
+    super()
+    this.#call = call
+    this.#whole = whole
+    this.body = body
+  }
+
+  override _read(): void {
+    const raw = this.rawBody
+    if (raw.length > 0) this.push(raw)
+    this.push(null)
+  }
+
+  /** The body's bytes. */
+  get rawBody(): Buffer {
+    return (this.#raw ??= bodyBytes(this.#whole))
+  }
+
+  get method(): string {
+    return this.#call.lines[0] ?? ''
+  }
+
+  /** What follows the function's name; `/` when nothing does. */
+  get path(): string {
+    return this.#call.lines[1] || '/'
+  }
+
+  get url(): string {
+    const query = this.#call.lines[2] ?? ''
+    return (this.#url ??= query === '' ? this.path : `${this.path}?${query}`)
+  }
+
+  set url(value: string) {
+    this.#url = value
+  }
+
+  get originalUrl(): string {
+    return this.url
+  }
+
+  get query(): ParsedUrlQuery {
+    return (this.#query ??= parse(this.#call.lines[2] ?? ''))
+  }
+
+  /** By lower-case name; a repeated field's values are joined by a comma, those of `set-cookie` are a list. */
+  get headers(): Headers {
+    return (this.#headers ??= headersOf(this.#call.lines))
+  }
+
+  get rawHeaders(): string[] {
+    return this.#call.lines.slice(3)
+  }
+
+  get httpVersion(): string {
+    return '1.1'
+  }
+
+  get hostname(): string | undefined {
+    return this.get('host')?.replace(/:\d+$/, '')
+  }
+
+  /** Milliseconds that were left for the call when it arrived; 0: no limit. */
+  get deadlineMs(): number {
+    return this.#call.deadlineMs
+  }
+
+  get requestId(): string {
+    return this.#call.header('shoal-request-id') ?? ''
+  }
+
+  /** A header's value, by its name in any case. */
+  get(name: string): string | undefined {
+    const key = name.toLowerCase()
+    if (key === 'referer' || key === 'referrer') {
+      return text(this.headers['referer'] ?? this.headers['referrer'])
+    }
+    return text(this.headers[key])
+  }
+
+  header(name: string): string | undefined {
+    return this.get(name)
+  }
+
+  /** The content type's short or full name when it is one of `types`, else false. */
+  is(...types: readonly string[]): string | false {
+    const own = (this.get('content-type') ?? '').split(';')[0]?.trim().toLowerCase() ?? ''
+    if (own === '') return false
+    for (const type of types.flat()) {
+      const pattern = type.includes('/') ? type : `*/${type}`
+      const [left, right] = pattern.split('/')
+      const [ownLeft, ownRight] = own.split('/')
+      if ((left === '*' || left === ownLeft) && (right === '*' || right === ownRight)) return type
+    }
+    return false
+  }
+}
+
+function text(value: string | string[] | undefined): string | undefined {
+  return Array.isArray(value) ? value.join(', ') : value
+}
+
+function headersOf(lines: readonly string[]): Headers {
+  const headers: Headers = {}
+  for (let at = 3; at + 1 < lines.length; at += 2) {
+    const name = lines[at] ?? ''
+    const value = lines[at + 1] ?? ''
+    const before = headers[name]
+    if (name === 'set-cookie') headers[name] = Array.isArray(before) ? [...before, value] : [value]
+    else headers[name] = before === undefined ? value : `${text(before)}, ${value}`
+  }
+  return headers
+}

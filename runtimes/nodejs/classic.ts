@@ -1,0 +1,78 @@
+import { bodyText, currentCall, type Call, type WholeBody } from './call.ts'
+import { ClassicRequest } from './classic-request.ts'
+import { ClassicResponse } from './classic-response.ts'
+import { isThenable } from './guards.ts'
+import { describe, KIND, LIMIT } from './protocol.ts'
+
+export type Next = (error?: unknown) => void
+export type ClassicFunction = (req: ClassicRequest, res: ClassicResponse, next: Next) => unknown
+
+/** Serves calls by a function of the contract `(req, res)`. */
+export function classicCaller(fn: ClassicFunction): (call: Call) => void {
+  const invoke = (call: Call, body: WholeBody): void => {
+    const req = new ClassicRequest(call, body, bodyText(body))
+    const res = new ClassicResponse(call, req)
+    call.onAbort = res
+    try {
+      const result = fn(req, res, (error) => next(call, req, res, error))
+      if (isThenable(result)) {
+        result.then(
+          (value) => settled(call, value),
+          (error: unknown) => failed(call, error),
+        )
+      } else if (result instanceof Response) settled(call, result)
+    } catch (error) {
+      failed(call, error)
+    }
+  }
+  return (call) => {
+    if (call.whole !== undefined) currentCall.run(call, invoke, call, call.whole)
+    else collect(call, (body) => currentCall.run(call, invoke, call, body))
+  }
+}
+
+/** Puts the parts of a body together; a body above the limit ends the call. */
+export function collect(call: Call, done: (body: Buffer) => void): void {
+  const parts: Buffer[] = []
+  let bytes = 0
+  call.readInto({
+    chunk(part) {
+      bytes += part.length
+      if (bytes > LIMIT.bodyBytes) {
+        call.fail(KIND.LIMIT, `a request body above ${LIMIT.bodyBytes} bytes`)
+        return
+      }
+      parts.push(part)
+      call.consumed(part.length)
+    },
+    end() {
+      if (!call.ended) done(Buffer.concat(parts, bytes))
+    },
+    lost() {
+      parts.length = 0
+    },
+  })
+}
+
+function next(call: Call, req: ClassicRequest, res: ClassicResponse, error: unknown): void {
+  if (error !== undefined && error !== null && error !== 'route') {
+    failed(call, error)
+    return
+  }
+  res.status(404).send(`Cannot ${req.method} ${req.path}`)
+}
+
+function settled(call: Call, value: unknown): void {
+  if (call.ended || call.started || !(value instanceof Response)) return
+  call.fail(
+    KIND.BAD_ANSWER,
+    "the function returned a Response, but CommonJS modules answer by res: add module.exports.contract = 'native', or use an ES module",
+  )
+}
+
+function failed(call: Call, error: unknown): void {
+  const text = describe(error)
+  // Behind the answer nobody can be told but the log.
+  if (call.ended) process.stderr.write(`${text}\n`)
+  else call.fail(KIND.FUNCTION, text)
+}

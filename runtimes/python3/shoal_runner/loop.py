@@ -1,0 +1,104 @@
+"""Runs an async function: one event loop reads the connection and runs all calls as tasks."""
+
+import asyncio
+
+from . import protocol as p
+from .contract import BadAnswer, chunk_bytes, error_text, parts_of
+from .logs import current_call
+
+
+class Loop:
+    def __init__(self, contract, forked):
+        self._contract = contract
+        self._forked = forked
+        self._loop = None
+        self._scheduled = False
+        self._writer = None
+
+    def run(self, serve):
+        """Runs `serve(self)`, a coroutine function, in a new event loop. Does not return."""
+        asyncio.run(self._main(serve))
+
+    async def _main(self, serve):
+        self._loop = asyncio.get_running_loop()
+        await serve(self)
+
+    def attach(self, connection):
+        self._writer = connection.writer
+
+    def flush_soon(self):
+        """Writes at the end of the loop's turn."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self):
+        self._scheduled = False
+        if self._writer is not None:
+            self._writer.flush()
+
+    def submit(self, call):
+        call.task = self._loop.create_task(self._call(call))
+
+    def cancel(self, call):
+        call.cancelled = True
+        if call.task is not None:
+            call.task.cancel()
+
+    async def _call(self, call):
+        current_call.set(call)
+        contract = self._contract
+        try:
+            result = contract.function(*contract.arguments(call))
+            if hasattr(result, "__await__"):
+                result = await result
+            status, head, body = parts_of(result, contract.kind)
+            if type(body) is bytes:
+                call.answer(status, head, body)
+            else:
+                await self._stream(call, status, head, body)
+        except BadAnswer as error:
+            call.fail(p.KIND_BAD_ANSWER, f"the function returned {error}")
+        except asyncio.CancelledError as error:
+            if call.cancelled:
+                call.fail(p.KIND_CANCELLED, "cancelled")
+            else:
+                call.fail(p.KIND_FUNCTION, error_text(error))
+        except BaseException as error:
+            text = error_text(error)
+            if not call.fail(p.KIND_FUNCTION, text):
+                call.connection.logs.line(call.id, p.ERROR_LEVEL, text)
+        finally:
+            if self._forked.is_set():
+                self._forked.leave()
+            self.flush_soon()
+
+    async def _stream(self, call, status, head, parts):
+        if not call.start(status, head):
+            return
+        if hasattr(parts, "__anext__"):
+            try:
+                async for part in parts:
+                    await self._send(call, chunk_bytes(part))
+            finally:
+                if hasattr(parts, "aclose"):
+                    await parts.aclose()
+        else:
+            for part in parts:
+                await self._send(call, chunk_bytes(part))
+        call.finish()
+
+    async def _send(self, call, data):
+        if not data:
+            return
+        ready = asyncio.Event()
+        self.flush_soon()
+        if not call.offer(data, ready.set):
+            await ready.wait()
+        elif self._writer is not None and self._writer.congested:
+            await asyncio.sleep(0.005)
+        else:
+            # A generator that never awaits must not keep the loop from reading WINDOW and CANCEL.
+            await asyncio.sleep(0)
+        if call.ended:
+            raise asyncio.CancelledError

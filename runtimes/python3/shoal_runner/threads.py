@@ -1,0 +1,277 @@
+"""Runs a synchronous function: in the reading thread while it is quick, in a pool of threads when it is not.
+
+The thread that reads the connection (the leader) calls the function itself: no hand-over, which is what costs in Python. A
+monitor looks every 2 ms whether the leader is still in the call it was in the last time. Then the monitor takes the lead, the old
+leader finishes its call as a worker, and calls go to worker threads, at most one per call in flight. When calls have been
+quick for a while, the leader calls the function itself again.
+"""
+
+import ctypes
+import queue
+import threading
+import time
+from collections import deque
+
+from . import protocol as p
+from .call import CallCancelled, send_chunk
+from .contract import BadAnswer, chunk_bytes, error_text, parts_of
+from .logs import current_call
+
+MONITOR_S = 0.002
+# A leader whose calls take longer than this on average gives them to workers.
+QUICK_S = 0.000_3
+# So many quick calls in a row, and the leader calls the function itself again.
+QUICK_STREAK = 512
+# Samples without work after which the monitor sleeps until there is some.
+MONITOR_IDLE_SAMPLES = 50
+
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_raise_in_thread.argtypes = (ctypes.c_ulong, ctypes.py_object)
+# NULL takes back what has not been raised yet.
+_NOTHING = ctypes.py_object()
+
+
+class Threads:
+    def __init__(self, contract, size, poll, forked):
+        """`poll()` waits for frames and deals with them; it gives calls to `submit`."""
+        self._contract = contract
+        self._size = size
+        self._poll = poll
+        self._forked = forked
+        self._pending = deque()
+        self._jobs = queue.SimpleQueue()
+        # Holds one token while the leader is in a call. Whoever pops it leads: list.pop is atomic.
+        self._baton = []
+        self._inline = True
+        self._count = 0
+        self._streak = 0
+        self._workers = 0
+        self._lock = threading.Lock()
+        self._cancel_lock = threading.Lock()
+        self._monitor_wake = threading.Event()
+        self._monitor_parked = False
+        self._monitor = False
+        self.submit = self._pending.append
+
+    # --- leading ---
+
+    def run(self):
+        """Leads in this thread; works on when another one has taken the lead. Does not return."""
+        self._start_monitor()
+        self._lead()
+        with self._lock:
+            self._workers += 1
+        self._work()
+
+    def _lead(self):
+        """Reads, and runs or hands out calls, until the lead is taken away."""
+        pending = self._pending
+        poll = self._poll
+        while True:
+            if not pending:
+                poll()
+            elif not self._inline:
+                self._hand_out()
+            elif not self._run_inline():
+                return
+
+    def _run_inline(self):
+        """Runs what is pending in this thread; False when the lead was lost meanwhile."""
+        pending = self._pending
+        baton = self._baton
+        ident = threading.get_ident()
+        started = time.perf_counter()
+        count = 0
+        connection = None
+        while pending and self._inline:
+            call = pending.popleft()
+            connection = call.connection
+            if self._monitor_parked:
+                self._monitor_wake.set()
+            baton.append(True)
+            self._count += 1
+            self._call(call, ident)
+            try:
+                baton.pop()
+            except IndexError:
+                connection.writer.flush()
+                return False
+            count += 1
+        if connection is not None:
+            connection.writer.flush()
+        if count and (time.perf_counter() - started) / count > QUICK_S:
+            self._slow()
+        return True
+
+    def _hand_out(self):
+        pending = self._pending
+        if self._streak > QUICK_STREAK:
+            self._inline = True
+            self._start_monitor()
+            return
+        while pending:
+            call = pending.popleft()
+            self._jobs.put(call)
+            if self._workers < min(self._size, len(call.connection.calls)):
+                with self._lock:
+                    self._workers += 1
+                threading.Thread(target=self._work, name="shoal-call", daemon=True).start()
+
+    def _slow(self):
+        self._inline = False
+        self._streak = 0
+
+    # --- working ---
+
+    def _work(self):
+        ident = threading.get_ident()
+        while True:
+            call = self._jobs.get()
+            started = time.perf_counter()
+            self._call(call, ident)
+            self._streak = self._streak + 1 if time.perf_counter() - started < QUICK_S else 0
+            call.connection.writer.flush()
+
+    # --- monitoring ---
+
+    def _start_monitor(self):
+        if not self._monitor:
+            self._monitor = True
+            threading.Thread(target=self._watch, name="shoal-monitor", daemon=True).start()
+
+    def _watch(self):
+        last = -1
+        idle = 0
+        while self._inline:
+            time.sleep(MONITOR_S)
+            count = self._count
+            if count != last:
+                last, idle = count, 0
+                continue
+            if not self._baton:
+                idle += 1
+                if idle > MONITOR_IDLE_SAMPLES:
+                    self._park(count)
+                    idle = 0
+                continue
+            try:
+                self._baton.pop()
+            except IndexError:
+                continue
+            # The leader has been in one call since the last look: lead in its place.
+            self._slow()
+            self._monitor = False
+            if self._pending:
+                self._hand_out()
+            self._lead()
+            # Another monitor has taken over from this one.
+            with self._lock:
+                self._workers += 1
+            self._work()
+        self._monitor = False
+
+    def _park(self, count):
+        self._monitor_wake.clear()
+        self._monitor_parked = True
+        if self._count == count:
+            self._monitor_wake.wait()
+        self._monitor_parked = False
+
+    # --- one call ---
+
+    def _call(self, call, ident):
+        current_call.set(call)
+        contract = self._contract
+        try:
+            call.thread = ident
+            result = contract.function(*contract.arguments(call))
+            if hasattr(result, "__await__"):
+                result = _await(result)
+            status, head, body = parts_of(result, contract.kind)
+            if type(body) is bytes:
+                call.thread = None
+                if call.cancelled:
+                    self._settle_cancelled(call, ident)
+                else:
+                    call.answer(status, head, body)
+            else:
+                _stream(call, status, head, body)
+        except BadAnswer as error:
+            call.fail(p.KIND_BAD_ANSWER, f"the function returned {error}")
+        except CallCancelled:
+            call.fail(p.KIND_CANCELLED, "cancelled")
+        except BaseException as error:
+            call.thread = None
+            if call.cancelled:
+                call.fail(p.KIND_CANCELLED, "cancelled")
+            else:
+                self._failed(call, error)
+        finally:
+            call.thread = None
+            if call.interrupted:
+                # An exception that was meant for the function and came too late must not hit the next call.
+                with self._cancel_lock:
+                    _raise_in_thread(ident, _NOTHING)
+            if self._forked.is_set():
+                self._forked.leave()
+
+    def _settle_cancelled(self, call, ident):
+        with self._cancel_lock:
+            _raise_in_thread(ident, _NOTHING)
+        call.fail(p.KIND_CANCELLED, "cancelled")
+
+    @staticmethod
+    def _failed(call, error):
+        text = error_text(error)
+        if not call.fail(p.KIND_FUNCTION, text):
+            call.connection.logs.line(call.id, p.ERROR_LEVEL, text)
+
+    def cancel(self, call):
+        """Throws `CallCancelled` into the function. One that waits inside the system sees it when it comes back."""
+        call.cancelled = True
+        try:
+            self._pending.remove(call)
+        except ValueError:
+            pass
+        else:
+            call.fail(p.KIND_CANCELLED, "cancelled")
+            return
+        with self._cancel_lock:
+            thread = call.thread
+            if thread is not None and not call.ended:
+                call.interrupted = True
+                _raise_in_thread(thread, CallCancelled)
+
+
+def _await(awaitable):
+    """Runs what a synchronous function returned unawaited."""
+    import asyncio
+
+    async def wait():
+        return await awaitable
+
+    return asyncio.run(wait())
+
+
+def _stream(call, status, head, parts):
+    """Sends the parts of a body as the caller takes them."""
+    if not hasattr(parts, "__next__"):
+        raise BadAnswer("an async generator from a function that is not async; write async def")
+    try:
+        if not call.start(status, head):
+            return
+        for part in parts:
+            data = chunk_bytes(part)
+            if data:
+                if not send_chunk(call, data):
+                    break
+                call.connection.writer.flush()
+        if call.cancelled:
+            call.fail(p.KIND_CANCELLED, "cancelled")
+        else:
+            call.finish()
+    finally:
+        if hasattr(parts, "close"):
+            parts.close()
+
+
