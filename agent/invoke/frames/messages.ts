@@ -1,0 +1,121 @@
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { Value } from 'typebox/value'
+import { FRAME_LIMITS, ProtocolError, frameName } from './format.ts'
+import { Fault } from '#shared/fault.ts'
+import type { HeaderList, Invocation } from '../model.ts'
+
+const State = Type.Union([
+  Type.Literal('empty'),
+  Type.Literal('loading'),
+  Type.Literal('ready'),
+  Type.Literal('failed'),
+])
+
+/** Payload of HELLO. Unknown keys are ignored, as everywhere in this protocol. */
+export const HelloMessage = Type.Object({
+  protocol: Type.Object({ min: Type.Integer(), max: Type.Integer() }),
+  handler: Type.String({ maxLength: 256 }),
+  runtime: Type.String({ maxLength: 64 }),
+  runner: Type.String({ maxLength: 64 }),
+  pid: Type.Integer(),
+  state: State,
+  fn: Type.Optional(Type.String({ maxLength: 512 })),
+  release: Type.Optional(Type.String({ maxLength: 256 })),
+})
+export type HelloMessage = Static<typeof HelloMessage>
+
+/** Payload of READY. */
+export const ReadyMessage = Type.Object({ ok: Type.Boolean(), error: Type.Optional(Type.String()) })
+export type ReadyMessage = Static<typeof ReadyMessage>
+
+/** @throws ProtocolError when the payload is not JSON of this shape */
+export function readHello(buffer: Buffer, start: number, end: number): HelloMessage {
+  const value = readJson(0x01, buffer, start, end)
+  if (Value.Check(HelloMessage, value)) return value
+  throw new ProtocolError('HELLO lacks a field, or one has the wrong type')
+}
+
+/** @throws ProtocolError when the payload is not JSON of this shape */
+export function readReady(buffer: Buffer, start: number, end: number): ReadyMessage {
+  const value = readJson(0x04, buffer, start, end)
+  if (Value.Check(ReadyMessage, value)) return value
+  throw new ProtocolError('READY lacks a field, or one has the wrong type')
+}
+
+function readJson(type: number, buffer: Buffer, start: number, end: number): unknown {
+  try {
+    return JSON.parse(buffer.toString('utf8', start, end))
+  } catch (error) {
+    throw new ProtocolError(`${frameName(type)} is not JSON`, { cause: error })
+  }
+}
+
+/** Text of LOG, ERROR and READY, cut at 16 KiB. */
+export function readText(buffer: Buffer, start: number, end: number): string {
+  if (end - start <= FRAME_LIMITS.textBytesMax) return buffer.toString('utf8', start, end)
+  return `${buffer.toString('utf8', start, start + FRAME_LIMITS.textBytesMax - 3)}...`
+}
+
+/**
+ * The head of a REQUEST: the invocation's lines and the two header fields that only the agent may set.
+ *
+ * @throws Fault `REQUEST_INVALID` when a field holds a line feed
+ */
+export function requestHead(invocation: Invocation): string {
+  const { method, path, query, headers } = invocation
+  const body = `${method}\n${path}\n${query}`
+  let head = body
+  let fields = 3
+  for (let index = 0; index + 1 < headers.length; index += 2) {
+    const name = headers[index] ?? ''
+    if (name.length >= 14 && OWN_FIELDS.has(name)) continue
+    head += `\n${name}\n${headers[index + 1]}`
+    fields += 2
+  }
+  head += `\nshoal-request-id\n${invocation.requestId}\nshoal-protocol\n${invocation.protocol}`
+  fields += 4
+  if (countLines(head) !== fields) {
+    throw new Fault('REQUEST_INVALID', 'No part of a request may hold a line feed', {
+      request: invocation.requestId,
+    })
+  }
+  return head
+}
+
+const OWN_FIELDS = new Set(['shoal-request-id', 'shoal-protocol'])
+
+function countLines(text: string): number {
+  let lines = 1
+  for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n', at + 1)) lines += 1
+  return lines
+}
+
+/**
+ * Bytes of a head in UTF-8.
+ *
+ * @throws Fault `REQUEST_INVALID` when it is too long for a frame
+ */
+export function headBytes(head: string): number {
+  const bytes = head.length > FRAME_LIMITS.headBytesMax ? head.length : Buffer.byteLength(head)
+  if (bytes <= FRAME_LIMITS.headBytesMax) return bytes
+  throw new Fault(
+    'REQUEST_INVALID',
+    `Path, query and headers have more than ${FRAME_LIMITS.headBytesMax} bytes together`,
+    { headBytes: bytes, headBytesMax: FRAME_LIMITS.headBytesMax },
+  )
+}
+
+/**
+ * Header fields of a RESPONSE.
+ *
+ * @throws ProtocolError when a name has no value
+ */
+export function responseHeaders(buffer: Buffer, start: number, end: number): HeaderList {
+  if (start === end) return NO_HEADERS
+  const headers = buffer.toString('utf8', start, end).split('\n')
+  if (headers.length % 2 === 0) return headers
+  throw new ProtocolError('RESPONSE has a header name without a value, or a value with a line feed')
+}
+
+const NO_HEADERS: HeaderList = []

@@ -1,0 +1,44 @@
+import type { RunnerLink } from '../link/index.ts'
+
+/** A link that takes, or took, calls of a lane. */
+export class Attachment {
+  readonly link: RunnerLink
+  readonly release: string
+  /** Calls in flight at once. */
+  readonly concurrency: number
+  /** Ends the waiting of `drain`. */
+  drained: (() => void) | undefined
+  /** Calls that have ended here; one that does not rise while calls are in flight makes the lane send PING. */
+  ended = 0
+  endedBefore = -1
+  overrun = false
+
+  constructor(link: RunnerLink, release: string, concurrency: number) {
+    this.link = link
+    this.release = release
+    this.concurrency = concurrency
+  }
+
+  get hasRoom(): boolean {
+    return this.link.takesCalls && this.link.inFlight < this.concurrency
+  }
+
+  get load(): number {
+    return this.link.inFlight / this.concurrency
+  }
+}
+
+/** The one with room that has the least to do; one whose loop is blocked only when there is no other. */
+export function leastLoaded(attached: readonly Attachment[]): Attachment | undefined {
+  let best: Attachment | undefined
+  let bestLoad = Number.POSITIVE_INFINITY
+  for (const candidate of attached) {
+    if (!candidate.hasRoom) continue
+    const load = candidate.load + (candidate.link.blocked ? 2 : 0)
+    if (load < bestLoad) {
+      best = candidate
+      bestLoad = load
+    }
+  }
+  return best
+}

@@ -1,0 +1,10 @@
+/**
+ * The calls of one function: admission, queue, deadlines, choice of a link, drain, counts.
+ * Depends on shared and invoke/link; knows no names, protocols or handlers.
+ * Used by invoke/router, handlers/ (attach, drain) and health/ (stats).
+ */
+export { Lane } from './lane.ts'
+export type { LaneCallbacks, LaneHost, LaneSettings } from './lane.ts'
+export { leanFault } from './lean-fault.ts'
+export type { LaneStats } from './tally.ts'
+export { TimerWheel } from './wheel.ts'

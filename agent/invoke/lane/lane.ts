@@ -1,0 +1,352 @@
+import { Fault } from '#shared/fault.ts'
+import type { FunctionSettings } from '#shared/schemas/command.ts'
+import type { Reason } from '#shared/schemas/health.ts'
+import { CANCEL } from '../frames/index.ts'
+import type { RunnerLink } from '../link/index.ts'
+import type { Invocation, Result } from '../model.ts'
+import { Attachment, leastLoaded } from './attachment.ts'
+import { Call } from './call.ts'
+import type { CallLane } from './call.ts'
+import { CallList } from './call-list.ts'
+import { leanFault } from './lean-fault.ts'
+import { Tally } from './tally.ts'
+import type { LaneStats, Outcome } from './tally.ts'
+import { WheelEntry } from './wheel.ts'
+import type { TimerWheel } from './wheel.ts'
+
+/** What of a function's settings concerns its calls. */
+export type LaneSettings = Pick<
+  FunctionSettings,
+  'concurrency' | 'queue' | 'timeoutMs' | 'errors'
+> & {
+  /** Of a body, either way. */
+  readonly bodyBytesMax: number
+}
+
+export interface LaneCallbacks {
+  /** A runner did not end a call within 1,000 ms of its deadline: replace the handler. Once per attached link. */
+  readonly onOverrun?: (link: RunnerLink) => void
+}
+
+/** What a lane shares with the others of the node. */
+export interface LaneHost {
+  readonly wheel: TimerWheel
+  /** A call has begun or has got its outcome: +1, -1. */
+  open(by: 1 | -1): void
+}
+
+const WATCH_MS = 1_000
+const RETRY_AFTER_MS = { min: 10, max: 10_000, unknown: 100 } as const
+/** Weight of the newest call in the mean service time. */
+const NEWEST = 0.05
+
+/** One function on this node: where its calls wait, and the links they go to. */
+export class Lane implements CallLane {
+  readonly fn: string
+  readonly tally = new Tally()
+  readonly #host: LaneHost
+  readonly #queue = new CallList()
+  readonly #draining = new Set<Attachment>()
+  readonly #watch: Watch
+  #attached: Attachment[] = []
+  #settings: LaneSettings
+  #callbacks: LaneCallbacks
+  #unavailable: Reason | undefined
+  /** Calls that were sent and not released. */
+  readonly #sent = new CallList()
+  #serviceMs: number | undefined
+  #removed = false
+
+  constructor(fn: string, settings: LaneSettings, callbacks: LaneCallbacks, host: LaneHost) {
+    this.fn = fn
+    this.#settings = settings
+    this.#callbacks = callbacks
+    this.#host = host
+    this.#watch = new Watch(() => this.#lookForLate())
+  }
+
+  get settings(): LaneSettings {
+    return this.#settings
+  }
+
+  get bodyBytesMax(): number {
+    return this.#settings.bodyBytesMax
+  }
+
+  /** Links that take calls, without those that drain. */
+  get links(): readonly RunnerLink[] {
+    return this.#attached.map(({ link }) => link)
+  }
+
+  configure(settings: LaneSettings, callbacks: LaneCallbacks | undefined): void {
+    this.#settings = settings
+    if (callbacks !== undefined) this.#callbacks = callbacks
+  }
+
+  /**
+   * Calls the function; exactly one of the two callbacks is called, once, perhaps before this returns.
+   *
+   * @param signal - aborts when the caller has gone
+   */
+  start(
+    invocation: Invocation,
+    signal: AbortSignal | undefined,
+    resolve: (result: Result) => void,
+    reject: (fault: Fault) => void,
+  ): void {
+    const nowMs = this.#host.wheel.nowMs()
+    const asked = invocation.deadlineMs
+    const limit = this.#settings.timeoutMs
+    // Written so that NaN, too, means "no wish".
+    const timeoutMs = asked !== undefined && asked < limit ? Math.max(0, asked) : limit
+    const call = new Call(this, invocation, signal, resolve, reject, nowMs, nowMs + timeoutMs)
+    this.#host.open(1)
+    const fault = this.#refusal(invocation, signal)
+    if (fault !== undefined) return call.refuse(fault)
+    this.#host.wheel.arm(call, call.deadlineAtMs)
+    const target = this.#queue.length === 0 ? leastLoaded(this.#attached) : undefined
+    if (target === undefined) this.#queue.push(call)
+    else this.#send(call, target, nowMs)
+  }
+
+  /**
+   * Opens a link in state `ready` for traffic and makes the lane available. A link that closes leaves by itself; one that
+   * has closed already is ignored.
+   *
+   * @param release - reported by `serving()`
+   * @param concurrency - calls in flight on this link; default: the lane's setting at this time
+   */
+  attach(link: RunnerLink, release: string, concurrency?: number): void {
+    if (link.state === 'closed') return
+    if (!link.takesCalls) throw new RangeError(`attach of a link in state ${link.state}`)
+    if (this.#attached.some((other) => other.link === link)) throw new RangeError('attached twice')
+    for (const other of this.#draining) if (other.link === link) this.#drained(other)
+    const attachment = new Attachment(link, release, concurrency ?? this.#settings.concurrency)
+    link.onDetach = () => this.#detach(attachment)
+    this.#attached.push(attachment)
+    this.#unavailable = undefined
+    this.#pump()
+  }
+
+  /**
+   * Takes a link out: no new calls. Resolves when those in flight have ended, the link has closed, or at the timeout
+   * (see `link.inFlight`). A link that is not attached resolves at once.
+   */
+  drain(link: RunnerLink, timeoutMs: number): Promise<void> {
+    const attachment = this.#attached.find((other) => other.link === link)
+    if (attachment === undefined) return Promise.resolve()
+    this.#attached = this.#attached.filter((other) => other !== attachment)
+    if (link.inFlight === 0) return Promise.resolve()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(() => this.#drained(attachment), timeoutMs)
+    attachment.drained = () => {
+      clearTimeout(timer)
+      resolve()
+    }
+    this.#draining.add(attachment)
+    return promise
+  }
+
+  /** Releases that take calls now, distinct, in the order in which they were attached. */
+  serving(): readonly string[] {
+    return [...new Set(this.#attached.map(({ release }) => release))]
+  }
+
+  /** While no link is attached, calls are refused with this reason, those that wait too. `attach` or `setStarting` ends it. */
+  setUnavailable(reason: Reason): void {
+    this.#unavailable = reason
+    if (this.#attached.length === 0) this.#emptyQueue(this.#unavailableFault(reason))
+  }
+
+  /** While no link is attached, calls wait until their deadline. So it is for a new lane. */
+  setStarting(): void {
+    this.#unavailable = undefined
+  }
+
+  /** Calls in flight, or in the queue. */
+  get busy(): boolean {
+    return this.#sent.length + this.#queue.length > 0
+  }
+
+  stats(): LaneStats {
+    return this.tally.stats(this.#sent.length, this.#queue.length, this.#host.wheel.nowMs())
+  }
+
+  /** Refuses all calls from now on; those in flight go on. */
+  remove(): void {
+    this.#removed = true
+    this.#emptyQueue(new Fault('FUNCTION_UNKNOWN', `${this.fn} has been removed from this node`))
+  }
+
+  /** Ends every call with the fault, now. */
+  endAll(fault: Fault): void {
+    this.#emptyQueue(fault)
+    const sent = [...this.#sent]
+    for (const call of sent) call.end(fault, CANCEL.shuttingDown)
+  }
+
+  answerTo(fault: Fault): Result | undefined {
+    if (this.#settings.errors !== 'tinyfaas' || fault.code !== 'FUNCTION_ERROR') return undefined
+    const { text } = fault.details
+    const body = Buffer.from(typeof text === 'string' ? text : fault.message)
+    return { status: 200, headers: ['content-type', 'text/plain; charset=utf-8'], body }
+  }
+
+  unqueue(call: Call): void {
+    this.#queue.remove(call)
+  }
+
+  settled(call: Call, outcome: Outcome): void {
+    const nowMs = this.#host.wheel.nowMs()
+    this.tally.count(outcome, nowMs - call.startedAtMs, nowMs)
+    this.#host.open(-1)
+  }
+
+  released(call: Call): void {
+    this.#sent.remove(call)
+    const attachment = call.at
+    if (attachment !== undefined) {
+      attachment.ended += 1
+      if (attachment.drained !== undefined && attachment.link.inFlight === 0) {
+        this.#drained(attachment)
+      }
+    }
+    const tookMs = this.#host.wheel.nowMs() - call.sentAtMs
+    const mean = this.#serviceMs
+    this.#serviceMs = mean === undefined ? tookMs : mean + (tookMs - mean) * NEWEST
+    if (this.#queue.length > 0) this.#pump()
+  }
+
+  overran(call: Call): void {
+    const attachment = call.at
+    if (attachment === undefined || attachment.overrun) return
+    attachment.overrun = true
+    this.#callbacks.onOverrun?.(attachment.link)
+  }
+
+  rearm(call: Call, dueAtMs: number): void {
+    this.#host.wheel.arm(call, dueAtMs)
+  }
+
+  disarm(call: Call): void {
+    this.#host.wheel.disarm(call)
+  }
+
+  #refusal(invocation: Invocation, signal: AbortSignal | undefined): Fault | undefined {
+    if (this.#removed) return new Fault('FUNCTION_UNKNOWN', `${this.fn} does not run on this node`)
+    if (signal?.aborted === true) {
+      return leanFault('CALLER_GONE', `The caller of ${this.fn} has gone`, {})
+    }
+    const { bodyBytesMax, concurrency, queue } = this.#settings
+    if (Buffer.isBuffer(invocation.body) && invocation.body.length > bodyBytesMax) {
+      return leanFault('BODY_TOO_LARGE', `The body has more than ${bodyBytesMax} bytes`, {
+        bodyBytesMax,
+      })
+    }
+    if (this.#attached.length === 0) {
+      if (this.#unavailable !== undefined) return this.#unavailableFault(this.#unavailable)
+      // Nothing runs yet: what the handler could have in flight waits as well.
+      return this.#queue.length < queue + concurrency ? undefined : this.#saturated()
+    }
+    if (this.#queue.length < queue) return undefined
+    const free = this.#queue.length === 0 && leastLoaded(this.#attached) !== undefined
+    return free ? undefined : this.#saturated()
+  }
+
+  #send(call: Call, target: Attachment, nowMs: number): void {
+    const leftMs = Math.max(1, Math.ceil(call.deadlineAtMs - nowMs))
+    call.at = target
+    call.phase = 'running'
+    call.sentAtMs = nowMs
+    this.#sent.push(call)
+    try {
+      target.link.start(call, leftMs)
+    } catch (error) {
+      this.#sent.remove(call)
+      return call.refuse(Fault.from(error))
+    }
+    if (this.#watch.bucket === -1) this.#host.wheel.arm(this.#watch, nowMs + WATCH_MS)
+  }
+
+  /** Sends what waits while there is room. */
+  #pump(): void {
+    while (this.#queue.length > 0) {
+      const target = leastLoaded(this.#attached)
+      if (target === undefined) return
+      const call = this.#queue.shift()
+      if (call !== undefined) this.#send(call, target, this.#host.wheel.nowMs())
+    }
+  }
+
+  #emptyQueue(fault: Fault): void {
+    for (let call = this.#queue.shift(); call !== undefined; call = this.#queue.shift()) {
+      call.refuse(fault)
+    }
+  }
+
+  #detach(attachment: Attachment): void {
+    this.#attached = this.#attached.filter((other) => other !== attachment)
+    this.#drained(attachment)
+    // The last link of a function that has been called unavailable meanwhile.
+    if (this.#attached.length === 0 && this.#unavailable !== undefined) {
+      this.#emptyQueue(this.#unavailableFault(this.#unavailable))
+    }
+  }
+
+  #drained(attachment: Attachment): void {
+    this.#draining.delete(attachment)
+    attachment.drained?.()
+    attachment.drained = undefined
+  }
+
+  /** Once a second while calls are in flight: PING on links where none has ended since the last look. */
+  #lookForLate(): void {
+    let busy = false
+    for (const attachment of [...this.#attached, ...this.#draining]) {
+      if (attachment.link.inFlight === 0) continue
+      busy = true
+      if (attachment.ended === attachment.endedBefore) attachment.link.probe()
+      attachment.endedBefore = attachment.ended
+    }
+    const { wheel } = this.#host
+    if (busy) wheel.arm(this.#watch, wheel.nowMs() + WATCH_MS)
+  }
+
+  #unavailableFault(reason: Reason): Fault {
+    return leanFault('FUNCTION_UNAVAILABLE', `${this.fn}: ${reason.message}`, {
+      reason: reason.code,
+    })
+  }
+
+  #saturated(): Fault {
+    const retryAfterMs = this.#retryAfterMs()
+    return leanFault(
+      'FUNCTION_SATURATED',
+      `${this.fn} has as many calls as it may have; try again in ${retryAfterMs} ms`,
+      { retryAfterMs },
+    )
+  }
+
+  /** About how long until the queue as it is now has been served. */
+  #retryAfterMs(): number {
+    const { min, max, unknown } = RETRY_AFTER_MS
+    let concurrency = 0
+    for (const attachment of this.#attached) concurrency += attachment.concurrency
+    if (this.#serviceMs === undefined || concurrency === 0) return unknown
+    const ms = (this.#serviceMs * (this.#queue.length + concurrency)) / concurrency
+    return Math.ceil(Math.min(max, Math.max(min, ms)))
+  }
+}
+
+class Watch extends WheelEntry {
+  readonly #look: () => void
+
+  constructor(look: () => void) {
+    super()
+    this.#look = look
+  }
+
+  override expire(): void {
+    this.#look()
+  }
+}

@@ -1,0 +1,26 @@
+import { responseHeaders } from '../frames/index.ts'
+import type { HeaderList } from '../model.ts'
+
+const KEPT_BYTES_MAX = 512
+
+/** Remembers the last head: most answers of a function have the same one, and comparing bytes is cheaper than splitting text. */
+export class HeadCache {
+  readonly #bytes = Buffer.alloc(KEPT_BYTES_MAX)
+  #length = 0
+  #headers: HeaderList = []
+
+  /** @throws ProtocolError */
+  read(buffer: Buffer, start: number, end: number): HeaderList {
+    const length = end - start
+    if (length === this.#length && buffer.compare(this.#bytes, 0, length, start, end) === 0) {
+      return this.#headers
+    }
+    const headers = responseHeaders(buffer, start, end)
+    if (length <= KEPT_BYTES_MAX) {
+      buffer.copy(this.#bytes, 0, start, end)
+      this.#length = length
+      this.#headers = headers
+    }
+    return headers
+  }
+}

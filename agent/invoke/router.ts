@@ -1,0 +1,157 @@
+import type { Fault } from '#shared/fault.ts'
+import { LIMITS } from '#shared/limits.ts'
+import { Background } from './background.ts'
+import type { InvokeLog } from './background.ts'
+import { Lane, TimerWheel, leanFault } from './lane/index.ts'
+import type { LaneCallbacks, LaneHost, LaneSettings } from './lane/index.ts'
+import type { Invocation, Invoker, Result } from './model.ts'
+
+export interface InvokeRouterOptions {
+  readonly log: InvokeLog
+  /** Calls in the background at once, default 1,000. */
+  readonly asyncMax?: number
+  /** Bodies kept for calls in the background, default 64 MiB. */
+  readonly asyncBytesMax?: number
+  /** Time of all lanes; a test passes one that it advances itself. */
+  readonly wheel?: TimerWheel
+}
+
+/** The node's `Invoker`: lanes by function name. */
+export class InvokeRouter implements Invoker, AsyncDisposable {
+  readonly #lanes = new Map<string, Lane>()
+  readonly #background: Background
+  readonly #wheel: TimerWheel
+  readonly #host: LaneHost
+  /** Lanes whose last calls may still be in flight. */
+  #removed: Lane[] = []
+  #names: readonly string[] = []
+  /** Calls whose callers wait. */
+  #open = 0
+  #closing: Promise<void> | undefined
+  #idle: (() => void) | undefined
+
+  constructor(options: InvokeRouterOptions) {
+    this.#wheel = options.wheel ?? new TimerWheel()
+    this.#background = new Background({
+      log: options.log,
+      callsMax: options.asyncMax ?? 1_000,
+      bytesMax: options.asyncBytesMax ?? 64 * 1024 * 1024,
+    })
+    this.#host = {
+      wheel: this.#wheel,
+      open: (by) => {
+        this.#open += by
+        if (this.#open === 0) this.#idle?.()
+      },
+    }
+  }
+
+  match(path: string): { readonly fn: string; readonly rest: string } | undefined {
+    let slash = -1
+    for (let segment = 0; segment < LIMITS.nameSegmentsMax; segment += 1) {
+      slash = path.indexOf('/', slash + 1)
+      if (slash === -1) break
+    }
+    // The longest possible name is the whole path, or ends before its fifth segment.
+    let end = slash === -1 ? path.length : slash
+    while (end > 0) {
+      const fn = path.slice(0, end)
+      if (this.#lanes.has(fn)) return { fn, rest: path.slice(end) }
+      end = path.lastIndexOf('/', end - 1)
+    }
+    return undefined
+  }
+
+  names(): readonly string[] {
+    return this.#names
+  }
+
+  invoke(invocation: Invocation, signal?: AbortSignal): Promise<Result> {
+    return new Promise((resolve, reject) => this.start(invocation, signal, resolve, reject))
+  }
+
+  /** As `invoke`, without a promise: exactly one of the callbacks is called, once, perhaps before this returns. */
+  start(
+    invocation: Invocation,
+    signal: AbortSignal | undefined,
+    resolve: (result: Result) => void,
+    reject: (fault: Fault) => void,
+  ): void {
+    const lane = this.#lanes.get(invocation.fn)
+    if (this.#closing !== undefined) return reject(shuttingDown())
+    if (lane === undefined) return reject(unknown(invocation.fn))
+    lane.start(invocation, signal, resolve, reject)
+  }
+
+  async accept(invocation: Invocation): Promise<void> {
+    const lane = this.#lanes.get(invocation.fn)
+    if (this.#closing !== undefined) throw shuttingDown()
+    if (lane === undefined) throw unknown(invocation.fn)
+    await this.#background.accept(lane, invocation)
+  }
+
+  /** The function's lane: made, or given these settings (and callbacks, when given). */
+  ensure(fn: string, settings: LaneSettings, callbacks?: LaneCallbacks): Lane {
+    const known = this.#lanes.get(fn)
+    if (known !== undefined) {
+      known.configure(settings, callbacks)
+      return known
+    }
+    const lane = new Lane(fn, settings, callbacks ?? {}, this.#host)
+    this.#lanes.set(fn, lane)
+    this.#list()
+    return lane
+  }
+
+  lane(fn: string): Lane | undefined {
+    return this.#lanes.get(fn)
+  }
+
+  /**
+   * From now on the name is unknown here: calls that wait get `FUNCTION_UNKNOWN`, those in flight finish. Links stay as
+   * they are: drain them through the lane that `ensure` gave.
+   */
+  remove(fn: string): void {
+    const lane = this.#lanes.get(fn)
+    if (lane === undefined) return
+    lane.remove()
+    this.#lanes.delete(fn)
+    this.#removed = this.#removed.filter(({ busy }) => busy)
+    this.#removed.push(lane)
+    this.#list()
+  }
+
+  /** New calls get `SHUTTING_DOWN`; waits for the others, at most `drainMs`, then ends them with the same. Idempotent. */
+  close(drainMs = 5_000): Promise<void> {
+    this.#closing ??= this.#close(drainMs)
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(drainMs: number): Promise<void> {
+    if (this.#open > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#idle = resolve
+      const timer = setTimeout(resolve, drainMs)
+      await promise
+      clearTimeout(timer)
+    }
+    for (const lane of [...this.#lanes.values(), ...this.#removed]) lane.endAll(shuttingDown())
+    this.#wheel.stop()
+  }
+
+  #list(): void {
+    this.#names = [...this.#lanes.keys()].toSorted()
+  }
+}
+
+function unknown(fn: string): Fault {
+  return leanFault('FUNCTION_UNKNOWN', `${fn} does not run on this node`, {})
+}
+
+function shuttingDown(): Fault {
+  return leanFault('SHUTTING_DOWN', 'This node is shutting down', {})
+}
