@@ -48,6 +48,13 @@ export interface HandlerExit {
  */
 export interface Engine extends AsyncDisposable {
   readonly kind: EngineKind
+  /**
+   * What handlers of a runtime are made from here (image id, command line): part of `specDigest`, so that a new runtime
+   * image replaces handlers like a new release does.
+   *
+   * @throws Fault `IMAGE_MISSING`
+   */
+  identity(runtime: Runtime): Promise<string>
   /** What `INIT.dir` must be for a spec: the bundle's folder as the handler sees it. */
   bundleDirInside(spec: HandlerSpec): string
   /** @throws Fault `ENGINE_UNAVAILABLE` */

@@ -1,0 +1,172 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type Docker from 'dockerode'
+import type { HandlerExit } from '../engine.ts'
+import { LABELS, containerName } from './container-options.ts'
+import { limited } from './docker-errors.ts'
+
+const BACKOFF_FIRST_MS = 100
+const BACKOFF_LAST_MS = 2_000
+const CALL_MS = 15_000
+/** A line of the event stream that is longer than this is no event of ours. */
+const LINE_CHARS_MAX = 64 * 1024
+
+export interface ExitWatchOptions {
+  readonly docker: Docker
+  readonly installation: string
+  readonly onExit: (exit: HandlerExit) => void
+  /** Once per loss, not per try. */
+  readonly onLost: (error: Error) => void
+}
+
+interface EngineEvent {
+  readonly Action?: string
+  readonly Actor?: { readonly ID?: string; readonly Attributes?: Readonly<Record<string, string>> }
+}
+
+/**
+ * Follows the engine's event stream and says which handlers of one installation ended.
+ *
+ * ```
+ *   connect --> resync (list, compare with what ran) --> follow --+
+ *      ^                                                          | stream ends, daemon gone
+ *      +------------- wait 100 ms, doubling to 2 s  <-- onLost ---+
+ * ```
+ *
+ * The stream is opened before the list is read, so that nothing falls between them.
+ */
+export class ExitWatch implements Disposable {
+  readonly #options: ExitWatchOptions
+  readonly #stopped = new AbortController()
+  /** Handler ids that ran when last seen. */
+  readonly #running = new Set<string>()
+  /** Container ids that the engine reported as out of memory and not yet as ended. */
+  readonly #oom = new Set<string>()
+
+  constructor(options: ExitWatchOptions) {
+    this.#options = options
+    void this.#loop()
+  }
+
+  /** A handler that was started by this process: its end must be seen even if the daemon dies first. */
+  add(handlerId: string): void {
+    this.#running.add(handlerId)
+  }
+
+  /** A handler whose end is wanted: not reported any more. */
+  delete(handlerId: string): void {
+    this.#running.delete(handlerId)
+  }
+
+  [Symbol.dispose](): void {
+    this.#stopped.abort()
+  }
+
+  async #loop(): Promise<void> {
+    const { signal } = this.#stopped
+    let backoffMs = BACKOFF_FIRST_MS
+    let lost = false
+    while (!signal.aborted) {
+      try {
+        const stream = await this.#connect(signal)
+        await this.#resync(signal)
+        lost = false
+        backoffMs = BACKOFF_FIRST_MS
+        await this.#follow(stream, signal)
+        throw new Error('the event stream of the engine ended')
+      } catch (error) {
+        if (signal.aborted) return
+        if (!lost) this.#options.onLost(error instanceof Error ? error : new Error(String(error)))
+        lost = true
+      }
+      await sleep(backoffMs, undefined, { signal }).catch(() => undefined)
+      backoffMs = Math.min(backoffMs * 2, BACKOFF_LAST_MS)
+    }
+  }
+
+  #connect(signal: AbortSignal): Promise<NodeJS.ReadableStream> {
+    const filters = {
+      type: ['container' as const],
+      event: ['die', 'oom'],
+      label: [`${LABELS.installation}=${this.#options.installation}`],
+    }
+    // The limit is for the answer's head only, so it must not be the signal that the stream keeps.
+    return limited(
+      () => this.#options.docker.getEvents({ filters, abortSignal: signal }),
+      CALL_MS,
+      signal,
+    )
+  }
+
+  async #resync(signal: AbortSignal): Promise<void> {
+    const { docker, installation } = this.#options
+    const filters = { label: [`${LABELS.installation}=${installation}`] }
+    const found = await limited(
+      (abortSignal) => docker.listContainers({ all: true, filters, abortSignal }),
+      CALL_MS,
+      signal,
+    )
+    const before = new Set(this.#running)
+    for (const container of found) {
+      const id = container.Labels[LABELS.handler]
+      if (id === undefined) continue
+      if (container.State === 'running' || container.State === 'created') before.delete(id)
+      if (container.State === 'running') this.#running.add(id)
+    }
+    for (const id of before) await this.#ended(id, undefined, signal)
+  }
+
+  async #follow(stream: NodeJS.ReadableStream, signal: AbortSignal): Promise<void> {
+    stream.setEncoding('utf8')
+    let rest = ''
+    for await (const chunk of stream) {
+      const lines = (rest + String(chunk)).split('\n')
+      rest = lines.pop() ?? ''
+      if (rest.length > LINE_CHARS_MAX) rest = ''
+      for (const line of lines) if (line.trim() !== '') await this.#event(line, signal)
+    }
+  }
+
+  async #event(line: string, signal: AbortSignal): Promise<void> {
+    const event: EngineEvent = JSON.parse(line)
+    const containerId = event.Actor?.ID ?? ''
+    const attributes = event.Actor?.Attributes ?? {}
+    const id = attributes[LABELS.handler]
+    if (id === undefined) return
+    if (event.Action === 'oom') {
+      this.#oom.add(containerId)
+      return
+    }
+    const oom = this.#oom.delete(containerId)
+    await this.#ended(id, { exitCode: Number(attributes['exitCode'] ?? -1), oom }, signal)
+  }
+
+  /** Reports one end; asks the engine for what the event did not say. */
+  async #ended(
+    id: string,
+    known: { readonly exitCode: number; readonly oom: boolean } | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    this.#running.delete(id)
+    const state = await this.#state(id, signal)
+    this.#options.onExit({
+      id,
+      exitCode: known?.exitCode ?? state?.ExitCode ?? -1,
+      oomKilled: known?.oom === true || state?.OOMKilled === true,
+    })
+  }
+
+  async #state(id: string, signal: AbortSignal) {
+    try {
+      const { State } = await limited(
+        (abortSignal) =>
+          this.#options.docker.getContainer(containerName(id)).inspect({ abortSignal }),
+        CALL_MS,
+        signal,
+      )
+      return State
+    } catch {
+      // Removed in the meantime, or the daemon is gone again: the event alone has to do.
+      return undefined
+    }
+  }
+}

@@ -1,0 +1,170 @@
+import { createHash, randomInt } from 'node:crypto'
+import { readFileSync, readdirSync } from 'node:fs'
+import { chmod, mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Type, type Static } from 'typebox'
+import { Check } from 'typebox/value'
+import { Fault } from '#shared/fault.ts'
+import type { Assignment } from '#shared/schemas/command.ts'
+import { Digest, FunctionName, ReleaseId, Runtime } from '#shared/schemas/names.ts'
+import { syncFolder, writeDurable } from './durable.ts'
+import type { HandlerSpec } from './engine.ts'
+
+const RECORD_FILE = 'handler.json'
+const ID = /^[a-z0-9]{12}$/
+/** `sun_path` of Linux has 108 bytes, the last one 0 (unix(7)). */
+const SOCKET_PATH_BYTES_MAX = 107
+
+/** What is written about a handler before it is started, so that any later agent knows what runs there. */
+export const HandlerRecord = Type.Object({
+  id: Type.String({ pattern: ID.source }),
+  fn: FunctionName,
+  release: ReleaseId,
+  runtime: Runtime,
+  /** Of the artifact: keeps its bundle from being removed. */
+  digest: Digest,
+  bundleFolder: Type.String(),
+  limits: Type.Object({
+    memoryMiB: Type.Number(),
+    cpus: Type.Number(),
+    pids: Type.Number(),
+  }),
+  network: Type.Union([Type.Literal('none'), Type.Literal('outbound')]),
+  specDigest: Type.String(),
+  entry: Type.Optional(Type.String()),
+  env: Type.Record(Type.String(), Type.String()),
+  concurrency: Type.Integer(),
+  timeoutMs: Type.Integer(),
+})
+export type HandlerRecord = Static<typeof HandlerRecord>
+
+/** A new handler for an assignment. `identity`: see `Engine.identity`. */
+export function newRecord(
+  assignment: Assignment,
+  identity: string,
+  bundleFolder: string,
+): HandlerRecord {
+  const { fn, release, runtime, entry, settings } = assignment
+  return {
+    id: newHandlerId(),
+    fn,
+    release,
+    runtime,
+    digest: assignment.artifact.digest,
+    bundleFolder,
+    limits: { memoryMiB: settings.memoryMiB, cpus: settings.cpus, pids: settings.pids },
+    network: settings.network,
+    specDigest: specDigestOf(assignment, identity),
+    ...(entry === undefined ? {} : { entry }),
+    env: settings.env,
+    concurrency: settings.concurrency,
+    timeoutMs: settings.timeoutMs,
+  }
+}
+
+export function newHandlerId(): string {
+  const letters = 'abcdefghijklmnopqrstuvwxyz0123456789'
+  return Array.from({ length: 12 }, () => letters.charAt(randomInt(letters.length))).join('')
+}
+
+/**
+ * Digest over all that makes two handlers interchangeable: what runs in them, what they may use, and what their runner was
+ * told. Settings that only the agent applies (replicas, queue, errors) are not in it, so they change without a new handler.
+ */
+export function specDigestOf(assignment: Assignment, identity: string): string {
+  const { fn, release, runtime, entry, artifact, settings } = assignment
+  const { memoryMiB, cpus, pids, network, env, concurrency, timeoutMs } = settings
+  const sortedEnv = Object.entries(env).toSorted(([a], [b]) => (a < b ? -1 : 1))
+  const parts = [
+    [fn, release, runtime, entry ?? null, artifact.digest, identity],
+    [memoryMiB, cpus, pids, network, concurrency, timeoutMs],
+    sortedEnv,
+  ]
+  return `sha256:${createHash('sha256').update(JSON.stringify(parts)).digest('hex')}`
+}
+
+export function specOf(record: HandlerRecord, root: string): HandlerSpec {
+  const { id, fn, release, runtime, bundleFolder, limits, network, specDigest } = record
+  const folder = join(root, id)
+  return { id, fn, release, runtime, folder, bundleFolder, limits, network, specDigest }
+}
+
+/** The folders of all handlers, `<root>/<handler id>/`, each with its record, its socket `s` and the mount point `fn`. */
+export class HandlerFolders {
+  readonly root: string
+
+  private constructor(root: string) {
+    this.root = root
+  }
+
+  /**
+   * @throws Fault `CONFIG_INVALID` when sockets would have too long a path, `STORAGE`
+   */
+  static async open(root: string): Promise<HandlerFolders> {
+    const bytes = Buffer.byteLength(join(root, 'x'.repeat(12), 's'))
+    if (bytes > SOCKET_PATH_BYTES_MAX) {
+      throw new Fault(
+        'CONFIG_INVALID',
+        `the path ${root} is ${bytes - SOCKET_PATH_BYTES_MAX} bytes too long for Unix sockets below it: set SHOAL_DATA (or SHOAL_AGENT_DATA) to a shorter path`,
+        { root },
+      )
+    }
+    try {
+      // Only this user may reach the sockets inside; a container gets its own folder mounted, past this one.
+      await mkdir(root, { recursive: true, mode: 0o700 })
+      await chmod(root, 0o700)
+    } catch (cause) {
+      throw new Fault('STORAGE', `cannot use the folder ${root}`, { root }, { cause })
+    }
+    return new HandlerFolders(root)
+  }
+
+  socketPath(id: string): string {
+    return join(this.root, id, 's')
+  }
+
+  /** Makes a handler's folder with its record, durable. @throws Fault `STORAGE` */
+  async create(record: HandlerRecord): Promise<void> {
+    const folder = join(this.root, record.id)
+    try {
+      await mkdir(folder)
+      await mkdir(join(folder, 'fn'))
+      // Whatever the umask: the handler's own user must get in.
+      await chmod(folder, 0o755)
+      await chmod(join(folder, 'fn'), 0o755)
+      await writeDurable(join(folder, RECORD_FILE), JSON.stringify(record))
+      await syncFolder(this.root)
+    } catch (cause) {
+      await this.remove(record.id).catch(() => undefined)
+      const reason = cause instanceof Error ? cause.message : String(cause)
+      throw new Fault('STORAGE', `cannot make ${folder}: ${reason}`, { folder }, { cause })
+    }
+  }
+
+  /** Ids of all folders, and the records of those that have a readable one. */
+  read(): { readonly ids: readonly string[]; readonly records: readonly HandlerRecord[] } {
+    const ids = readdirSync(this.root).filter((name) => ID.test(name))
+    const records = ids.map((id) => this.#record(id)).filter((record) => record !== undefined)
+    return { ids, records }
+  }
+
+  /** A folder that is gone is no error. @throws Fault `STORAGE` */
+  async remove(id: string): Promise<void> {
+    const folder = join(this.root, id)
+    try {
+      await rm(folder, { recursive: true, force: true, maxRetries: 3 })
+    } catch (cause) {
+      throw new Fault('STORAGE', `cannot remove ${folder}`, { folder }, { cause })
+    }
+  }
+
+  #record(id: string): HandlerRecord | undefined {
+    try {
+      const value: unknown = JSON.parse(readFileSync(join(this.root, id, RECORD_FILE), 'utf8'))
+      return Check(HandlerRecord, value) && value.id === id ? value : undefined
+    } catch {
+      // Cut off by a crash before it was whole: nothing was started in there.
+      return undefined
+    }
+  }
+}

@@ -1,0 +1,245 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import {
+  newRecord,
+  type BundleStore,
+  type Engine,
+  type Handler,
+  type HandlerFolders,
+  type HandlerRecord,
+  type HandlerTimings,
+} from '#agent/handlers/index.ts'
+import type { InvokeRouter, RunnerLink } from '#agent/invoke/index.ts'
+import { Fault } from '#shared/fault.ts'
+import { LOG_KEYS } from '#shared/log-keys.ts'
+import { laneSettingsOf, newHeld, type FunctionState, type Held } from './function-state.ts'
+import type { Step } from './model.ts'
+import type { Slots } from './slots.ts'
+
+/** Just what is used of a logger; pino's fits. */
+export interface ReconcileLog {
+  debug(fields: object, message: string): void
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+/** How long a start may hold its slot beyond the engine's part: a function that loads slowly must not hold up the others. */
+const SLOT_MS = 5_000
+/** A removal is not given up when the reconciler closes: half of one is the worst of all. */
+const STOP_MS = 60_000
+
+/** What the executors work on; owned by the one loop that calls them. */
+export interface Workshop {
+  readonly engine: Engine
+  readonly router: InvokeRouter
+  readonly bundles: BundleStore
+  readonly folders: HandlerFolders
+  readonly log: ReconcileLog
+  readonly functions: Map<string, FunctionState>
+  readonly orphans: Set<string>
+  readonly bodyBytesMax: number
+  readonly drainMs: number
+  readonly slots: {
+    readonly start: Slots
+    readonly adopt: Slots
+    readonly stop: Slots
+    readonly fetch: Slots
+  }
+  /** Aborts when the reconciler closes. */
+  readonly signal: AbortSignal
+  nowMs(): number
+  newHandler(record: HandlerRecord, origin: 'created' | 'found'): Handler
+  /** Lets work go on in the background; its end wakes the loop. `work` handles its own errors. */
+  track(work: Promise<void>): void
+  failed(state: FunctionState, error: unknown): void
+  started(state: FunctionState, timings: HandlerTimings): void
+}
+
+type Executor<K extends Step['kind']> = (
+  shop: Workshop,
+  step: Extract<Step, { readonly kind: K }>,
+) => void
+
+// One entry for each kind of step: a new kind does not compile until it can be executed. What is decided is done before an
+// executor returns; what takes time goes on in the background.
+const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
+  route(shop, { fn }) {
+    const state = stateOf(shop, fn)
+    const { assignment } = state
+    const desired = state.desired()
+    if (assignment === undefined || desired === undefined) return
+    const settings = laneSettingsOf(assignment, shop.bodyBytesMax)
+    const onOverrun = (link: RunnerLink): void => overran(shop, state, link)
+    state.lane = shop.router.ensure(fn, settings, { onOverrun })
+    state.routing = desired.routing
+  },
+
+  unroute(shop, { fn }) {
+    shop.router.remove(fn)
+    const state = stateOf(shop, fn)
+    state.lane = undefined
+    state.routing = undefined
+  },
+
+  fetch(shop, { fn }) {
+    const state = stateOf(shop, fn)
+    const { artifact } = state.assignment ?? {}
+    if (artifact === undefined || state.fetching !== undefined) return
+    const giveUp = new AbortController()
+    const signal = AbortSignal.any([giveUp.signal, shop.signal])
+    state.fetching = giveUp
+    const fetch = async (): Promise<void> => {
+      try {
+        await shop.slots.fetch.run(() => shop.bundles.ensure(artifact, signal))
+      } catch (error) {
+        if (!signal.aborted) shop.failed(state, error)
+      } finally {
+        if (state.fetching === giveUp) state.fetching = undefined
+      }
+    }
+    shop.track(fetch())
+  },
+
+  start(shop, { fn, reason }) {
+    const state = stateOf(shop, fn)
+    const { assignment, identity } = state
+    const bundle = assignment && shop.bundles.get(assignment.artifact.digest)
+    if (assignment === undefined || identity === undefined || bundle === undefined) return
+    const handler = shop.newHandler(newRecord(assignment, identity, bundle), 'created')
+    state.held.set(handler.id, newHeld(handler, false))
+    shop.log.debug({ ...keys(handler), reason }, 'handler start')
+    const start = shop.slots.start.run(async () => {
+      if (handler.state.kind !== 'created') return
+      const opening = handler.start()
+      shop.track(opening)
+      await Promise.race([opening, sleep(SLOT_MS, undefined, { ref: false })])
+    })
+    shop.track(start)
+  },
+
+  adopt(shop, { fn, id }) {
+    const held = heldOf(shop, fn, id)
+    held.adopting = true
+    const adopt = async (): Promise<void> => {
+      if (held.handler.state.kind === 'found') await held.handler.adopt()
+    }
+    shop.track(shop.slots.adopt.run(adopt))
+  },
+
+  attach(shop, { fn, id }) {
+    const state = stateOf(shop, fn)
+    const held = heldOf(shop, fn, id)
+    const { handler } = held
+    if (state.lane === undefined) return
+    handler.attach(state.lane)
+    const isNew = !held.proven
+    held.lane = state.lane
+    held.proven = true
+    held.servingSinceMs = shop.nowMs()
+    shop.log.info({ ...keys(handler), timings: handler.timings }, 'handler serves')
+    if (isNew) shop.started(state, handler.timings)
+  },
+
+  drain(shop, { fn, id, reason }) {
+    const held = heldOf(shop, fn, id)
+    const { handler, lane } = held
+    held.servingSinceMs = undefined
+    if (lane === undefined) return
+    shop.log.info({ ...keys(handler), reason }, 'handler drains')
+    shop.track(handler.drain(lane, shop.drainMs))
+  },
+
+  stop(shop, { fn, id, reason }) {
+    const state = stateOf(shop, fn)
+    const held = heldOf(shop, fn, id)
+    shop.log.debug({ ...keys(held.handler), reason }, 'handler stop')
+    shop.track(shop.slots.stop.run(() => stop(shop, state, held)))
+    // Not before its turn, but nobody else may do anything with it any more.
+    held.leaving = true
+  },
+
+  forget(shop, { fn }) {
+    shop.functions.delete(fn)
+  },
+
+  'remove-orphan'(shop, { id }) {
+    // When it cannot be removed, the next survey finds it again.
+    shop.orphans.delete(id)
+    const remove = async (): Promise<void> => {
+      try {
+        await shop.engine.stop(id, 0, AbortSignal.timeout(STOP_MS))
+        await shop.folders.remove(id)
+        shop.log.info({ [LOG_KEYS.handler]: id }, 'orphan removed')
+      } catch (error) {
+        shop.log.warn({ [LOG_KEYS.handler]: id, [LOG_KEYS.err]: error }, 'orphan stays for now')
+      }
+    }
+    shop.track(shop.slots.stop.run(remove))
+  },
+}
+
+/** Does one step; one that goes wrong counts against its function and hides none of the others. */
+export function apply(shop: Workshop, step: Step): void {
+  try {
+    execute(shop, step)
+  } catch (error) {
+    shop.log.error({ step, [LOG_KEYS.err]: error }, 'step failed')
+    const state = 'fn' in step ? shop.functions.get(step.fn) : undefined
+    if (state === undefined) return
+    shop.failed(state, error)
+    const held = 'id' in step ? state.held.get(step.id) : undefined
+    if (held !== undefined) held.broken = true
+  }
+}
+
+function execute<K extends Step['kind']>(
+  shop: Workshop,
+  step: Extract<Step, { readonly kind: K }>,
+): void {
+  const run = EXECUTORS[step.kind]
+  run(shop, step)
+}
+
+async function stop(shop: Workshop, state: FunctionState, held: Held): Promise<void> {
+  const { handler } = held
+  try {
+    await handler.stop(AbortSignal.timeout(STOP_MS))
+    state.held.delete(handler.id)
+  } catch (error) {
+    held.stopFailures++
+    held.leaving = false
+    held.stopRetryAtMs = shop.nowMs() + Math.min(60_000, 500 * 2 ** Math.min(held.stopFailures, 8))
+    shop.log.warn({ ...keys(handler), [LOG_KEYS.err]: error }, 'handler not removed yet')
+  }
+}
+
+/** A handler did not end a call that was cancelled: it gets replaced, at once when it answers nobody at all. */
+function overran(shop: Workshop, state: FunctionState, link: RunnerLink): void {
+  const held = state.held.get(link.handlerId)
+  if (held === undefined || held.suspect !== undefined) return
+  held.suspect = link.blocked ? 'blocked' : 'overrun'
+  state.restarts++
+  const message = `a call was not ended within its deadline; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
+  shop.log.warn({ ...keys(held.handler), reason: held.suspect }, 'handler overran')
+  shop.failed(state, new Fault('FUNCTION_EXITED', message))
+}
+
+function keys({ record }: Handler): Record<string, string> {
+  return {
+    [LOG_KEYS.fn]: record.fn,
+    [LOG_KEYS.release]: record.release,
+    [LOG_KEYS.handler]: record.id,
+  }
+}
+
+function stateOf(shop: Workshop, fn: string): FunctionState {
+  const state = shop.functions.get(fn)
+  if (state === undefined) throw new TypeError(`plan names ${fn}, which is not known`)
+  return state
+}
+
+function heldOf(shop: Workshop, fn: string, id: string): Held {
+  const held = stateOf(shop, fn).held.get(id)
+  if (held === undefined) throw new TypeError(`plan names handler ${id}, which is not known`)
+  return held
+}

@@ -1,0 +1,91 @@
+import { Fault } from '#shared/fault.ts'
+import type { Assignment } from '#shared/schemas/command.ts'
+import type { FunctionReport, FunctionState as State, Reason } from '#shared/schemas/health.ts'
+import type { FunctionState } from './function-state.ts'
+
+const MESSAGE_CHARS_MAX = 2_000
+/** In a row; up to here the pause before the next start is shorter than a caller's patience. */
+const EXITS_MAX = 3
+
+/** One function as health reports it; undefined for one that is only on its way out. */
+export function reportOf(state: FunctionState): FunctionReport | undefined {
+  const { assignment, lane } = state
+  if (assignment === undefined) return undefined
+  const stats = lane?.stats()
+  const kind = stateOf(state, assignment)
+  const reason = kind === 'ready' ? undefined : reasonOf(state)
+  const phases = Array.from(state.held.values(), ({ handler }) => handler.state.kind)
+  return {
+    fn: state.fn,
+    release: assignment.release,
+    serving: [...(lane?.serving() ?? [])],
+    state: kind,
+    ...(reason === undefined ? {} : { reason }),
+    handlers: {
+      ready: phases.filter((phase) => phase === 'serving').length,
+      starting: phases.filter((phase) =>
+        ['created', 'found', 'starting', 'loading', 'ready', 'unlinked'].includes(phase),
+      ).length,
+      restarts: state.restarts,
+    },
+    calls: stats?.calls ?? NO_CALLS,
+    ...(stats?.latencyMs === undefined ? {} : { latencyMs: stats.latencyMs }),
+  }
+}
+
+/** Why the function is not as it should be; undefined when nothing is known to be wrong. */
+export function reasonOf({ refusal, fault }: FunctionState): Reason | undefined {
+  const why = refusal ?? fault
+  if (why === undefined) return undefined
+  const { text } = why.details
+  // The function's own error is worth more than its first line.
+  const message = typeof text === 'string' && text !== '' ? text : why.message
+  return { code: why.code, message: cut(message) }
+}
+
+/**
+ * True when calls should be refused at once instead of waiting for a handler: none serves, and the next try will not mend
+ * that within moments. A lost engine is no such case: it comes back, and calls wait for it as long as they may.
+ */
+export function isHopeless(state: FunctionState): boolean {
+  const { assignment } = state
+  if (assignment === undefined || Fault.is(state.fault, 'ENGINE_UNAVAILABLE')) return false
+  return stateOf(state, assignment) === 'failed'
+}
+
+function stateOf(state: FunctionState, { settings }: Assignment): State {
+  const serving = state.servingCurrent()
+  if (state.refusal !== undefined) return anyServing(state) ? 'degraded' : 'failed'
+  if (serving >= settings.replicas) return 'ready'
+  if (serving > 0) return 'degraded'
+  if (hasFailed(state)) return 'failed'
+  if (state.fetching !== undefined) return 'fetching'
+  return state.held.size > 0 ? 'starting' : 'pending'
+}
+
+/** A handler that ended after it had served is just started again, the first times; everything else is a failure. */
+function hasFailed({ fault, failures }: FunctionState): boolean {
+  if (fault === undefined) return false
+  return fault.code !== 'FUNCTION_EXITED' || failures > EXITS_MAX
+}
+
+function anyServing(state: FunctionState): boolean {
+  return state.held.values().some(({ handler }) => handler.state.kind === 'serving')
+}
+
+function cut(text: string): string {
+  return text.length <= MESSAGE_CHARS_MAX ? text : `${text.slice(0, MESSAGE_CHARS_MAX - 3)}...`
+}
+
+const NO_CALLS: FunctionReport['calls'] = {
+  ok: 0,
+  failed: 0,
+  refused: 0,
+  timedOut: 0,
+  cancelled: 0,
+  asyncAccepted: 0,
+  asyncDone: 0,
+  asyncFailed: 0,
+  inFlight: 0,
+  queued: 0,
+}
