@@ -1,0 +1,249 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Invoker } from '#agent/invoke/index.ts'
+import { Fault } from '#shared/fault.ts'
+import { faultOf } from '../fault-answer.ts'
+import { listenDualStack, listenFault } from '../listen-fault.ts'
+import type { ProxyLog } from '../log.ts'
+import { requestIdOf } from '../request-id.ts'
+import { type Answer, answerFault, answerOf, answerText } from './answer.ts'
+import { Assembler } from './assembler.ts'
+import { blockOption } from './block.ts'
+import { TYPE } from './codec.ts'
+import { Endpoint, type EndpointStats, type Exchange } from './endpoint.ts'
+import { OPTION } from './options.ts'
+import { type CoapRequest, readRequest } from './request.ts'
+import { Slicer } from './slicer.ts'
+import { WELL_KNOWN_CORE, wellKnownCore } from './well-known.ts'
+
+export interface CoapProxyOptions {
+  /** `::` is dual-stack. */
+  readonly host: string
+  /** 0: any free one, see `port`. */
+  readonly port: number
+  readonly invoker: Invoker
+  /** Bound of a body, either way. */
+  readonly bodyBytesMax: number
+  readonly log: ProxyLog
+  /** Requests at once, default 4,096; 4.29 above. */
+  readonly inFlightMax?: number
+  /** Bytes of the bodies of these requests, default 64 MiB or eight of the largest; 4.29 above. */
+  readonly inFlightBytesMax?: number
+  /** Message ids that are remembered, default 65,536, and bytes with their responses, default 32 MiB. */
+  readonly dedupEntriesMax?: number
+  readonly dedupBytesMax?: number
+  /** A response that takes longer gets an empty ACK first, default 1,000. */
+  readonly ackDelayMs?: number
+  /** ACK_TIMEOUT of RFC 7252, default 2,000. */
+  readonly ackTimeoutMs?: number
+  /** Rising, from any start; default `performance.now`. */
+  readonly nowMs?: () => number
+}
+
+export interface CoapStats extends EndpointStats {
+  readonly inFlightBytes: number
+  /** Request bodies that are not complete, and answers that are not fetched completely. */
+  readonly blockwiseBytes: number
+}
+
+/** Unfinished block-wise transfers are kept as long as a message exchange may take (RFC 7252 section 4.8.2). */
+const TRANSFER_LIFETIME_MS = 247_000
+const SWEEP_MS = 10_000
+const RETRY_AFTER_MS = 1_000
+
+/**
+ * CoAP over UDP in front of the functions: `/<function>[/rest][?query]`, all methods, block-wise both ways.
+ *
+ * What a request's options become: Uri-Path and Uri-Query the path and query; Content-Format and Accept the header fields `content-type`
+ * and `accept`; Uri-Host `host`; ETag and If-None-Match `if-none-match`, If-Match `if-match` (tags as quoted hex digits). Block1,
+ * Block2, Size1, Request-Tag and No-Response are served here, Observe and Uri-Port are ignored, other critical options refused (4.02).
+ * No multicast group is joined.
+ */
+export class CoapProxy {
+  readonly #options: CoapProxyOptions
+  readonly #assembler: Assembler
+  readonly #slicer: Slicer
+  readonly #inFlightMax: number
+  readonly #inFlightBytesMax: number
+  #sweeper: NodeJS.Timeout | undefined
+  #endpoint!: Endpoint
+  #closing: Promise<void> | undefined
+  #inFlightBytes = 0
+
+  private constructor(options: CoapProxyOptions) {
+    const { bodyBytesMax, nowMs = () => performance.now() } = options
+    this.#options = options
+    this.#inFlightMax = options.inFlightMax ?? 4096
+    this.#inFlightBytesMax =
+      options.inFlightBytesMax ?? Math.max(64 * 1024 * 1024, 8 * bodyBytesMax)
+    const bytesMax = Math.max(32 * 1024 * 1024, 4 * bodyBytesMax)
+    const kept = { bytesMax, lifetimeMs: TRANSFER_LIFETIME_MS, nowMs }
+    this.#assembler = new Assembler({ ...kept, bodyBytesMax })
+    this.#slicer = new Slicer(kept)
+  }
+
+  /** @throws Fault `PORT_TAKEN`, `CONFIG_INVALID` */
+  static async listen(options: CoapProxyOptions): Promise<CoapProxy> {
+    const proxy = new CoapProxy(options)
+    const { host, port, log } = options
+    const endpointOptions = {
+      log,
+      onRequest: (exchange: Exchange) => proxy.#onRequest(exchange),
+      nowMs: options.nowMs ?? (() => performance.now()),
+      ackDelayMs: options.ackDelayMs ?? 1_000,
+      ackTimeoutMs: options.ackTimeoutMs ?? 2_000,
+      dedupEntriesMax: options.dedupEntriesMax ?? 65_536,
+      dedupBytesMax: options.dedupBytesMax ?? 32 * 1024 * 1024,
+    }
+    try {
+      proxy.#endpoint = await listenDualStack(host, (address) =>
+        Endpoint.bind(endpointOptions, address, port),
+      )
+    } catch (error) {
+      throw listenFault(error, { what: 'CoAP', host, port, setting: 'SHOAL_COAP_PORT' })
+    }
+    proxy.#sweeper = setInterval(() => proxy.#sweep(), SWEEP_MS)
+    proxy.#sweeper.unref()
+    return proxy
+  }
+
+  get port(): number {
+    return this.#endpoint.port
+  }
+
+  get stats(): CoapStats {
+    return {
+      ...this.#endpoint.stats,
+      inFlightBytes: this.#inFlightBytes,
+      blockwiseBytes: this.#assembler.bytes + this.#slicer.bytes,
+    }
+  }
+
+  /** Refuses new calls with `SHUTTING_DOWN`, lets those in flight finish for up to `drainMs`, then cancels them. Idempotent. */
+  close(drainMs = 0): Promise<void> {
+    this.#closing ??= this.#close(drainMs)
+    return this.#closing
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #close(drainMs: number): Promise<void> {
+    await Promise.race([this.#endpoint.idle(), sleep(drainMs, undefined, { ref: false })])
+    clearInterval(this.#sweeper)
+    await this.#endpoint.close(answerFault(stopping()))
+  }
+
+  #sweep(): void {
+    this.#assembler.sweep()
+    this.#slicer.sweep()
+    this.#endpoint.sweep()
+  }
+
+  #onRequest(exchange: Exchange): void {
+    const request = readRequest(exchange.message)
+    if ('refused' in request) {
+      // A message that is not confirmable and has a bad option is rejected as a whole (RFC 7252 section 5.4.1).
+      if (request.badOption && exchange.message.type === TYPE.non) this.#endpoint.reject(exchange)
+      else this.#endpoint.respond(exchange, answerText(request.refused, request.text))
+      return
+    }
+    const requestId = requestIdOf(undefined)
+    const answer = (response: Answer): void => this.#answer(exchange, request, response)
+    const fail = (error: unknown): void => {
+      answer(answerFault(faultOf(error, requestId, this.#options.log)))
+    }
+    try {
+      const now = this.#serveNow(exchange, request)
+      if (Buffer.isBuffer(now)) this.#call(exchange, request, now, requestId).then(answer, fail)
+      else answer(now)
+    } catch (error) {
+      fail(error)
+    }
+  }
+
+  /** What can be answered without a function, or the body for it. */
+  #serveNow(exchange: Exchange, request: CoapRequest): Answer | Buffer {
+    const { message, peerKey } = exchange
+    if (this.#closing !== undefined) throw stopping()
+    if (request.block2 !== undefined && request.block2.num > 0 && message.payload.length === 0) {
+      return this.#slicer.next(peerKey, request.transfer, request.block2)
+    }
+    if (request.path === WELL_KNOWN_CORE) {
+      const { method, query } = request
+      const links = wellKnownCore(method, query, this.#options.invoker.names())
+      return this.#slicer.first(peerKey, request.transfer, links, request.block2)
+    }
+    if (this.#options.invoker.match(request.path) === undefined) {
+      throw new Fault('FUNCTION_UNKNOWN', `no function answers at /${request.path}`)
+    }
+    if (this.#endpoint.inFlight > this.#inFlightMax) throw busy('calls')
+    if (this.#inFlightBytes + message.payload.length > this.#inFlightBytesMax) throw busy('bytes')
+    const { block1, size1 = 0, transfer } = request
+    if (block1 !== undefined) {
+      return this.#assembler.add(peerKey, transfer, block1, size1, message.payload)
+    }
+    const { bodyBytesMax } = this.#options
+    if (message.payload.length > bodyBytesMax) {
+      throw new Fault('BODY_TOO_LARGE', `the body is larger than ${bodyBytesMax} bytes`, {
+        bytesMax: bodyBytesMax,
+      })
+    }
+    return message.payload
+  }
+
+  async #call(
+    exchange: Exchange,
+    request: CoapRequest,
+    body: Buffer,
+    requestId: string,
+  ): Promise<Answer> {
+    const { invoker, bodyBytesMax } = this.#options
+    const target = invoker.match(request.path)
+    if (target === undefined) throw new Fault('FUNCTION_UNKNOWN', `no function at /${request.path}`)
+    this.#inFlightBytes += body.length
+    try {
+      const result = await invoker.invoke(
+        {
+          fn: target.fn,
+          method: request.method,
+          path: target.rest,
+          query: request.query,
+          headers: request.headers,
+          body,
+          protocol: 'coap',
+          requestId,
+          deadlineMs: undefined,
+        },
+        exchange.abort.signal,
+      )
+      const whole = await answerOf(result, request.method, request.accept, bodyBytesMax)
+      return this.#slicer.first(exchange.peerKey, request.transfer, whole, request.block2)
+    } finally {
+      this.#inFlightBytes -= body.length
+    }
+  }
+
+  #answer(exchange: Exchange, request: CoapRequest, answer: Answer): void {
+    if (exchange.abort.signal.aborted) return this.#endpoint.respondNothing(exchange)
+    // RFC 7967: a bit per class, 2 for 2.xx, 8 for 4.xx, 16 for 5.xx.
+    if ((request.noResponse >> ((answer.code >> 5) - 1)) & 1) {
+      return this.#endpoint.respondNothing(exchange)
+    }
+    const { block1 } = request
+    const told = answer.options.some(({ number }) => number === OPTION.block1)
+    if (block1 === undefined || told) return this.#endpoint.respond(exchange, answer)
+    const options = [...answer.options, blockOption(OPTION.block1, { ...block1, more: false })]
+    this.#endpoint.respond(exchange, { ...answer, options })
+  }
+}
+
+function stopping(): Fault {
+  return new Fault('SHUTTING_DOWN', 'this node is stopping')
+}
+
+function busy(what: string): Fault {
+  return new Fault('FUNCTION_SATURATED', `this node has too many ${what} over CoAP in flight`, {
+    retryAfterMs: RETRY_AFTER_MS,
+  })
+}

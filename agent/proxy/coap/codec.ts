@@ -1,0 +1,181 @@
+import { OPTION } from './options.ts'
+
+export const TYPE = { con: 0, non: 1, ack: 2, rst: 3 } as const
+
+/** One option of a message: its number and its value as sent. */
+export interface CoapOption {
+  readonly number: number
+  readonly value: Buffer
+}
+
+/** A message that follows RFC 7252 section 3. The token, the option values and the payload are views of the datagram. */
+export interface CoapMessage {
+  readonly type: 0 | 1 | 2 | 3
+  /** Class and detail as on the wire, e.g. 0x45 for 2.05. */
+  readonly code: number
+  readonly messageId: number
+  readonly token: Buffer
+  /** In the order of their numbers. */
+  readonly options: readonly CoapOption[]
+  readonly payload: Buffer
+}
+
+/**
+ * `ignore`: not a CoAP message of version 1, or not worth an answer. `malformed`: a confirmable message that must be
+ * rejected with a Reset (RFC 7252 section 4.2).
+ */
+export type Parsed = CoapMessage | 'ignore' | { readonly malformed: number }
+
+const TYPES = [TYPE.con, TYPE.non, TYPE.ack, TYPE.rst] as const
+const EMPTY = Buffer.alloc(0)
+
+/** Options that one message may carry; more is not honest. */
+const OPTIONS_MAX = 64
+
+/** Code number of its dotted form, e.g. `4.04`. */
+export function codeOf(dotted: string): number {
+  const dot = dotted.indexOf('.')
+  return (Number(dotted.slice(0, dot)) << 5) | Number(dotted.slice(dot + 1))
+}
+
+/**
+ * Reads a datagram, strictly: unlike `coap-packet`, which clips what is cut off, it refuses every message format error. That
+ * is why the server has a codec of its own; a test holds the two to each other on everything that is well-formed.
+ */
+export function parseMessage(datagram: Buffer): Parsed {
+  const [head = 0, code = 0, high = 0, low = 0] = datagram
+  const type = TYPES[(head >> 4) & 3]
+  if (datagram.length < 4 || head >> 6 !== 1 || type === undefined) return 'ignore'
+  const tokenBytes = head & 15
+  const messageId = (high << 8) | low
+  const refused: Parsed = type === TYPE.con ? { malformed: messageId } : 'ignore'
+  if (code === 0) {
+    if (datagram.length !== 4 || tokenBytes !== 0) return refused
+    return { type, code, messageId, token: EMPTY, options: [], payload: EMPTY }
+  }
+  const start = 4 + tokenBytes
+  const codeClass = code >> 5
+  if (tokenBytes > 8 || start > datagram.length) return refused
+  if (codeClass === 1 || codeClass > 5) return refused
+  const options: CoapOption[] = []
+  const payloadAt = readOptions(datagram, start, options)
+  if (payloadAt < 0) return refused
+  return {
+    type,
+    code,
+    messageId,
+    token: datagram.subarray(4, start),
+    options,
+    payload: datagram.subarray(payloadAt),
+  }
+}
+
+/** Reads options from `at` into `options`; returns where the payload starts, or -1 for a message format error. */
+function readOptions(datagram: Buffer, at: number, options: CoapOption[]): number {
+  let number = 0
+  while (at < datagram.length) {
+    const head = datagram[at++] ?? 0
+    // A payload marker that nothing follows is an error (RFC 7252 section 3).
+    if (head === 0xff) return at < datagram.length ? at : -1
+    let delta = head >> 4
+    let bytes = head & 15
+    if (delta === 13) delta = (datagram[at++] ?? Number.NaN) + 13
+    else if (delta === 14) {
+      delta = (((datagram[at] ?? 0) << 8) | (datagram[at + 1] ?? Number.NaN)) + 269
+      at += 2
+    } else if (delta === 15) return -1
+    if (bytes === 13) bytes = (datagram[at++] ?? Number.NaN) + 13
+    else if (bytes === 14) {
+      bytes = (((datagram[at] ?? 0) << 8) | (datagram[at + 1] ?? Number.NaN)) + 269
+      at += 2
+    } else if (bytes === 15) return -1
+    number += delta
+    // Also false when the datagram ended inside one of the numbers.
+    if (!(at + bytes <= datagram.length && number <= 0xffff)) return -1
+    if (options.length === OPTIONS_MAX) return -1
+    options.push({ number, value: datagram.subarray(at, at + bytes) })
+    at += bytes
+  }
+  return at
+}
+
+/** What is to be sent; options in any order. */
+export interface CoapReply {
+  readonly type: 0 | 1 | 2 | 3
+  readonly code: number
+  readonly messageId: number
+  readonly token: Buffer
+  readonly options: readonly CoapOption[]
+  readonly payload: Buffer
+}
+
+export function encodeMessage(reply: CoapReply): Buffer {
+  const { token, payload } = reply
+  const options =
+    reply.options.length > 1 ? reply.options.toSorted((a, b) => a.number - b.number) : reply.options
+  let bytes = 4 + token.length + (payload.length > 0 ? payload.length + 1 : 0)
+  for (const { value } of options) bytes += 5 + value.length
+  const out = Buffer.allocUnsafe(bytes)
+  out[0] = 0x40 | (reply.type << 4) | token.length
+  out[1] = reply.code
+  out[2] = reply.messageId >> 8
+  out[3] = reply.messageId & 0xff
+  token.copy(out, 4)
+  let at = 4 + token.length
+  let last = 0
+  for (const { number, value } of options) {
+    at = writeOption(out, at, number - last, value)
+    last = number
+  }
+  if (payload.length > 0) {
+    out[at++] = 0xff
+    payload.copy(out, at)
+    at += payload.length
+  }
+  return out.subarray(0, at)
+}
+
+function writeOption(out: Buffer, at: number, delta: number, value: Buffer): number {
+  const head = at++
+  const deltaNibble = nibbleOf(delta)
+  const bytesNibble = nibbleOf(value.length)
+  out[head] = (deltaNibble << 4) | bytesNibble
+  at = writeExtended(out, at, delta, deltaNibble)
+  at = writeExtended(out, at, value.length, bytesNibble)
+  value.copy(out, at)
+  return at + value.length
+}
+
+function nibbleOf(number: number): number {
+  return number < 13 ? number : number < 269 ? 13 : 14
+}
+
+function writeExtended(out: Buffer, at: number, number: number, nibble: number): number {
+  if (nibble === 13) out[at++] = number - 13
+  else if (nibble === 14) {
+    out[at++] = (number - 269) >> 8
+    out[at++] = (number - 269) & 0xff
+  }
+  return at
+}
+
+/** A message without code, token and payload: an empty ACK, or a Reset. */
+export function encodeEmpty(type: 2 | 3, messageId: number): Buffer {
+  return Buffer.from([0x40 | (type << 4), 0, messageId >> 8, messageId & 0xff])
+}
+
+/** An option whose value is a number, in as few bytes as it needs: none for 0. */
+export function uintOption(number: number, value: number): CoapOption {
+  if (value === 0) return { number, value: EMPTY }
+  const bytes = value > 0xffffff ? 4 : value > 0xffff ? 3 : value > 0xff ? 2 : 1
+  const buffer = Buffer.allocUnsafe(bytes)
+  buffer.writeUIntBE(value, 0, bytes)
+  return { number, value: buffer }
+}
+
+export function uintOf(value: Buffer): number {
+  return value.length === 0 ? 0 : value.readUIntBE(0, value.length)
+}
+
+/** The Content-Format option of `text/plain;charset=utf-8`, which nearly every answer carries. */
+export const TEXT_FORMAT: CoapOption = { number: OPTION.contentFormat, value: EMPTY }

@@ -1,0 +1,298 @@
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
+import { once } from 'node:events'
+import { isIPv6 } from 'node:net'
+import type { ProxyLog } from '../log.ts'
+import type { Answer } from './answer.ts'
+import { BoundedMap } from './bounded-map.ts'
+import { type CoapMessage, encodeEmpty, encodeMessage, parseMessage, TYPE } from './codec.ts'
+import { Outbox } from './outbox.ts'
+import { type Peer, peerKey } from './peer.ts'
+
+/** One request, from its datagram to its response. */
+export interface Exchange {
+  readonly peer: Peer
+  readonly peerKey: string
+  readonly message: CoapMessage
+  /** Peer and message id. */
+  readonly key: string
+  readonly startedMs: number
+  /** Aborts when nobody waits for the response any more. */
+  readonly abort: AbortController
+  /** An empty ACK has been sent: the response will be a message of its own. */
+  separate: boolean
+}
+
+export interface EndpointOptions {
+  readonly log: ProxyLog
+  readonly onRequest: (exchange: Exchange) => void
+  readonly nowMs: () => number
+  /** A response that takes longer gets an empty ACK first. */
+  readonly ackDelayMs: number
+  readonly ackTimeoutMs: number
+  readonly dedupEntriesMax: number
+  readonly dedupBytesMax: number
+}
+
+export interface EndpointStats {
+  /** Requests that are being worked on. */
+  readonly inFlight: number
+  /** Responses that wait for their ACK. */
+  readonly unacknowledged: number
+  readonly dedupEntries: number
+  readonly dedupBytes: number
+  readonly duplicates: number
+  /** Datagrams that are not CoAP, or not worth an answer. */
+  readonly ignored: number
+  /** Datagrams that were not sent because the socket's queue was full. */
+  readonly unsent: number
+}
+
+/** EXCHANGE_LIFETIME with the RFC's defaults (RFC 7252 section 4.8.2): how long a message id must not be re-used. */
+const EXCHANGE_LIFETIME_MS = 247_000
+/** What an entry costs beside the response it keeps: key, map slot, peer. Measured, rounded up. */
+const DEDUP_ENTRY_BYTES = 320
+const SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
+const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
+/** How often delayed ACKs are looked for, so that no call needs a timer of its own. */
+const ACK_CHECK_MS = 50
+
+const NOTHING = Buffer.alloc(0)
+/** In the de-duplication map: a request that has no response to repeat (yet). */
+const SILENT = NOTHING
+
+/**
+ * The message layer (RFC 7252 section 4): message format, types, de-duplication, acknowledgement, retransmission.
+ *
+ * ```
+ *  CON -> working --response within ackDelayMs--> ACK with the response; kept to answer duplicates
+ *            |
+ *            +--later--> empty ACK --response--> CON of its own, sent again until ACK or Reset
+ *  NON -> working --response--> NON
+ * ```
+ *
+ * A response of its own carries the request's message id: ids only have to be unique per sender, and the peer already
+ * made sure that it does not use one twice within the lifetime, so we need no state to do the same.
+ */
+export class Endpoint {
+  readonly #options: EndpointOptions
+  readonly #socket: Socket
+  readonly #outbox: Outbox
+  readonly #seen: BoundedMap<Buffer>
+  readonly #working = new Set<Exchange>()
+  readonly #ackTimer: NodeJS.Timeout
+  #onIdle: (() => void) | undefined
+  #closed = false
+  #duplicates = 0
+  #ignored = 0
+  #unsent = 0
+
+  private constructor(options: EndpointOptions, host: string) {
+    this.#options = options
+    this.#socket = createSocket({
+      type: isIPv6(host) ? 'udp6' : 'udp4',
+      // Peers are addresses already; the default would ask `dns.lookup` and wait a tick, for each datagram.
+      lookup: (address, _options, done) => done(null, address, isIPv6(address) ? 6 : 4),
+    })
+    this.#outbox = new Outbox({
+      send: (datagram, peer) => this.#send(datagram, peer),
+      ackTimeoutMs: options.ackTimeoutMs,
+      entriesMax: 4096,
+      bytesMax: 8 * 1024 * 1024,
+    })
+    this.#seen = new BoundedMap({
+      entriesMax: options.dedupEntriesMax,
+      bytesMax: options.dedupBytesMax,
+      lifetimeMs: EXCHANGE_LIFETIME_MS,
+      nowMs: options.nowMs,
+    })
+    this.#socket.on('message', (datagram, from) => this.#receive(datagram, from))
+    this.#ackTimer = setInterval(() => this.#acknowledgeLate(), ACK_CHECK_MS)
+    this.#ackTimer.unref()
+  }
+
+  static async bind(options: EndpointOptions, host: string, port: number): Promise<Endpoint> {
+    const endpoint = new Endpoint(options, host)
+    const socket = endpoint.#socket
+    // Asked for first: with a lookup that does not wait, `bind` emits it at once.
+    const listening = once(socket, 'listening')
+    socket.bind(port, host)
+    try {
+      await listening
+    } catch (error) {
+      await endpoint.close()
+      throw error
+    }
+    socket.on('error', (error) => options.log.warn({ err: error }, 'CoAP socket error'))
+    // The kernel gives at most net.core.rmem_max; a burst that does not fit is lost, and sent again.
+    socket.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
+    return endpoint
+  }
+
+  get port(): number {
+    return this.#socket.address().port
+  }
+
+  get stats(): EndpointStats {
+    return {
+      inFlight: this.#working.size,
+      unacknowledged: this.#outbox.size,
+      dedupEntries: this.#seen.size,
+      dedupBytes: this.#seen.bytes,
+      duplicates: this.#duplicates,
+      ignored: this.#ignored,
+      unsent: this.#unsent,
+    }
+  }
+
+  /** Requests that are being worked on. */
+  get inFlight(): number {
+    return this.#working.size
+  }
+
+  /** Sends the response; only the first of an exchange. */
+  respond(exchange: Exchange, { code, options, payload }: Answer): void {
+    const { message, peer, key } = exchange
+    if (!this.#finish(exchange)) return
+    const { token, messageId } = message
+    const confirmable = message.type === TYPE.con
+    const type = !confirmable ? TYPE.non : exchange.separate ? TYPE.con : TYPE.ack
+    const datagram = encodeMessage({ type, code, messageId, token, options, payload })
+    if (type !== TYPE.con) {
+      if (confirmable) this.#keep(exchange, datagram)
+      this.#send(datagram, peer)
+    } else if (this.#outbox.fits(datagram.length)) {
+      this.#outbox.add(key, datagram, peer)
+    } else {
+      datagram[0] = (datagram[0] ?? 0) | (TYPE.non << 4)
+      this.#send(datagram, peer)
+    }
+  }
+
+  /** Ends the exchange without a response, because the caller asked for none. */
+  respondNothing(exchange: Exchange): void {
+    if (!this.#finish(exchange)) return
+    if (exchange.message.type !== TYPE.con || exchange.separate) return
+    const ack = encodeEmpty(TYPE.ack, exchange.message.messageId)
+    this.#keep(exchange, ack)
+    this.#send(ack, exchange.peer)
+  }
+
+  /** Ends the exchange with a Reset: the message could not be processed (RFC 7252 section 4.3). */
+  reject(exchange: Exchange): void {
+    if (!this.#finish(exchange)) return
+    this.#send(encodeEmpty(TYPE.rst, exchange.message.messageId), exchange.peer)
+  }
+
+  sweep(): void {
+    this.#seen.sweep()
+  }
+
+  /** Resolves when no request is being worked on. */
+  async idle(): Promise<void> {
+    if (this.#working.size === 0) return
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve
+    })
+  }
+
+  /** Cancels what is being worked on, with `last` as its answer; afterwards nothing is sent or received. */
+  async close(last?: Answer): Promise<void> {
+    if (last !== undefined) {
+      for (const exchange of this.#working) {
+        this.respond(exchange, last)
+        exchange.abort.abort()
+      }
+    }
+    clearInterval(this.#ackTimer)
+    this.#outbox.clear()
+    this.#closed = true
+    await new Promise<void>((resolve) => {
+      this.#socket.close(() => resolve())
+    })
+  }
+
+  #receive(datagram: Buffer, from: RemoteInfo): void {
+    const message = parseMessage(datagram)
+    if (message === 'ignore') {
+      this.#ignored++
+      return
+    }
+    if ('malformed' in message) return this.#send(encodeEmpty(TYPE.rst, message.malformed), from)
+    const { type, code, messageId } = message
+    if (type === TYPE.ack || type === TYPE.rst) {
+      if (code === 0) this.#settle(`${peerKey(from)} ${messageId}`, type === TYPE.rst)
+      else this.#ignored++
+    } else if (code > 0 && code < 0x20) {
+      this.#request(message, from)
+    } else if (type === TYPE.con) {
+      // A ping (RFC 7252 section 4.3), or a response to a request that we never made.
+      this.#send(encodeEmpty(TYPE.rst, messageId), from)
+    } else {
+      this.#ignored++
+    }
+  }
+
+  #request(message: CoapMessage, from: RemoteInfo): void {
+    const peer = peerKey(from)
+    const key = `${peer} ${message.messageId}`
+    const kept = this.#seen.get(key)
+    if (kept !== undefined) {
+      this.#duplicates++
+      if (kept !== SILENT) this.#send(kept, from)
+      return
+    }
+    this.#seen.set(key, peer, SILENT, DEDUP_ENTRY_BYTES)
+    const exchange: Exchange = {
+      peer: from,
+      peerKey: peer,
+      message,
+      key,
+      startedMs: this.#options.nowMs(),
+      abort: new AbortController(),
+      separate: false,
+    }
+    this.#working.add(exchange)
+    this.#options.onRequest(exchange)
+  }
+
+  #settle(key: string, reset: boolean): void {
+    this.#outbox.settle(key)
+    if (!reset) return
+    // The caller does not know this exchange any more: after an empty ACK it may still be working.
+    for (const exchange of this.#working) {
+      if (exchange.key === key) exchange.abort.abort()
+    }
+  }
+
+  #acknowledgeLate(): void {
+    const late = this.#options.nowMs() - this.#options.ackDelayMs
+    for (const exchange of this.#working) {
+      if (exchange.startedMs > late) return // The set is in the order of arrival.
+      if (exchange.separate || exchange.message.type !== TYPE.con) continue
+      exchange.separate = true
+      const ack = encodeEmpty(TYPE.ack, exchange.message.messageId)
+      this.#keep(exchange, ack)
+      this.#send(ack, exchange.peer)
+    }
+  }
+
+  /** What duplicates of this request are answered with from now on. */
+  #keep(exchange: Exchange, datagram: Buffer): void {
+    this.#seen.set(exchange.key, exchange.peerKey, datagram, DEDUP_ENTRY_BYTES + datagram.length)
+  }
+
+  #finish(exchange: Exchange): boolean {
+    if (!this.#working.delete(exchange)) return false
+    if (this.#working.size === 0) this.#onIdle?.()
+    return true
+  }
+
+  #send(datagram: Buffer, peer: Peer): void {
+    if (this.#closed) return
+    if (this.#socket.getSendQueueSize() > SEND_QUEUE_BYTES_MAX) {
+      this.#unsent++
+      return
+    }
+    this.#socket.send(datagram, peer.port, peer.address)
+  }
+}

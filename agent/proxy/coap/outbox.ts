@@ -1,0 +1,78 @@
+import type { Peer } from './peer.ts'
+
+interface Waiting {
+  readonly datagram: Buffer
+  readonly peer: Peer
+  sent: number
+  timeoutMs: number
+  timer: NodeJS.Timeout
+}
+
+export interface OutboxOptions {
+  readonly send: (datagram: Buffer, peer: Peer) => void
+  /** ACK_TIMEOUT, RFC 7252 section 4.8: 2,000. */
+  readonly ackTimeoutMs: number
+  readonly entriesMax: number
+  readonly bytesMax: number
+}
+
+/** ACK_RANDOM_FACTOR and MAX_RETRANSMIT, RFC 7252 section 4.8. */
+const RANDOM_FACTOR = 1.5
+const RETRANSMIT_MAX = 4
+
+/** Confirmable messages of ours that wait for their acknowledgement: sent again until it comes (RFC 7252 section 4.2). */
+export class Outbox {
+  readonly #options: OutboxOptions
+  readonly #waiting = new Map<string, Waiting>()
+  #bytes = 0
+
+  constructor(options: OutboxOptions) {
+    this.#options = options
+  }
+
+  get size(): number {
+    return this.#waiting.size
+  }
+
+  /** False: one more could not be remembered; it should then be sent unconfirmed. */
+  fits(datagramBytes: number): boolean {
+    const { entriesMax, bytesMax } = this.#options
+    return this.#waiting.size < entriesMax && this.#bytes + datagramBytes <= bytesMax
+  }
+
+  /** @param key - Peer and message id. */
+  add(key: string, datagram: Buffer, peer: Peer): void {
+    this.settle(key)
+    const timeoutMs = this.#options.ackTimeoutMs * (1 + Math.random() * (RANDOM_FACTOR - 1))
+    const timer = setTimeout(() => this.#onTimeout(key), timeoutMs)
+    this.#waiting.set(key, { datagram, peer, sent: 1, timeoutMs, timer })
+    this.#bytes += datagram.length
+    this.#options.send(datagram, peer)
+  }
+
+  /** An ACK or a Reset has come, or we give up. */
+  settle(key: string): void {
+    const waiting = this.#waiting.get(key)
+    if (waiting === undefined) return
+    clearTimeout(waiting.timer)
+    this.#waiting.delete(key)
+    this.#bytes -= waiting.datagram.length
+  }
+
+  clear(): void {
+    for (const key of this.#waiting.keys()) this.settle(key)
+  }
+
+  #onTimeout(key: string): void {
+    const waiting = this.#waiting.get(key)
+    if (waiting === undefined) return
+    if (waiting.sent > RETRANSMIT_MAX) {
+      this.settle(key)
+      return
+    }
+    waiting.sent++
+    waiting.timeoutMs *= 2
+    waiting.timer = setTimeout(() => this.#onTimeout(key), waiting.timeoutMs)
+    this.#options.send(waiting.datagram, waiting.peer)
+  }
+}
