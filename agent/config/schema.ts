@@ -27,7 +27,15 @@ export const AgentConfig = Type.Object(
       ...Labels,
       description: 'e.g. site=north,rack=2',
     } as typeof Labels),
-    joinToken: Type.Optional(Type.String({ description: 'From `shoal node token`; needed once' })),
+    joinToken: Type.Optional(
+      Type.String({ description: 'From `shoal node token`; needed once', secret: true }),
+    ),
+    natsUrl: Type.Optional(
+      Type.String({
+        pattern: '^(nats|tls)://',
+        description: 'NATS server to use instead of those learnt at enrolment',
+      }),
+    ),
     bindHost: Type.String({
       default: '::',
       description: 'Address of HTTP, CoAP and gRPC; `::` is dual-stack',

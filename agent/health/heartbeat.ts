@@ -1,0 +1,153 @@
+import { randomUUID } from 'node:crypto'
+import type { Clock } from '#shared/clock.ts'
+import type { NodeCommand } from '#shared/schemas/command.ts'
+import type { FunctionReport, Heartbeat } from '#shared/schemas/health.ts'
+import { stateDigest } from '#shared/state-digest.ts'
+import type { HostSample } from './host-sampler.ts'
+import type { HealthLog } from './log.ts'
+
+/** A state that changed is told at once, but not more often than this. */
+const BEAT_GAP_MS = 100
+
+/** Where the parts of a heartbeat come from. */
+export interface HealthSources {
+  readonly node: string
+  readonly clock: Clock
+  readonly command: () => NodeCommand | undefined
+  readonly refusal: () => Heartbeat['refusal']
+  readonly functions: () => readonly FunctionReport[]
+  readonly host: () => Promise<HostSample>
+  readonly probe: () => Heartbeat['probe']
+}
+
+/** Builds heartbeats: one boot id for the life of this object, numbered from 1 without gaps. */
+export class HeartbeatBuilder {
+  readonly #sources: HealthSources
+  readonly #boot = randomUUID()
+  readonly #startedMs = performance.now()
+  #seq = 0
+  #digest: { readonly of: NodeCommand | undefined; readonly text: string }
+
+  constructor(sources: HealthSources) {
+    this.#sources = sources
+    this.#digest = { of: undefined, text: stateDigest([]) }
+  }
+
+  async build(): Promise<Heartbeat> {
+    const { node, clock, functions, host } = this.#sources
+    const sample = await host()
+    const command = this.#sources.command()
+    const probe = this.#sources.probe()
+    const refusal = this.#sources.refusal()
+    this.#seq += 1
+    return {
+      node,
+      boot: this.#boot,
+      seq: this.#seq,
+      sentAtMs: clock.nowMs(),
+      uptimeMs: Math.round(performance.now() - this.#startedMs),
+      generation: command?.generation ?? 0,
+      stateDigest: this.#digestOf(command),
+      functions: [...functions()],
+      host: sample,
+      ...(probe === undefined ? {} : { probe }),
+      ...(refusal === undefined ? {} : { refusal }),
+    }
+  }
+
+  #digestOf(command: NodeCommand | undefined): string {
+    if (this.#digest.of !== command) {
+      this.#digest = { of: command, text: stateDigest(command?.functions ?? []) }
+    }
+    return this.#digest.text
+  }
+}
+
+export interface HeartbeatLoopOptions {
+  readonly intervalMs: number
+  /** False while the broker is away: the beat is then skipped, and neither built nor queued. */
+  readonly connected: () => boolean
+  /** Called once per beat, never concurrently with itself. */
+  readonly build: () => Promise<Heartbeat>
+  /** @returns false when it could not be sent */
+  readonly publish: (heartbeat: Heartbeat) => boolean
+  readonly log: HealthLog
+}
+
+/**
+ * Reports this node's health at a fixed pace, and at once after `wake()`. A beat that fails is logged and skipped: the next one
+ * carries newer truth. `close()` sends a last one.
+ */
+export class HeartbeatLoop implements AsyncDisposable {
+  readonly #options: HeartbeatLoopOptions
+  readonly #running: Promise<void>
+  #stopped = false
+  #sent = 0
+  #woken = Promise.withResolvers<void>()
+
+  private constructor(options: HeartbeatLoopOptions) {
+    this.#options = options
+    this.#running = this.#run()
+  }
+
+  static start(options: HeartbeatLoopOptions): HeartbeatLoop {
+    return new HeartbeatLoop(options)
+  }
+
+  /** Beats sent so far. */
+  get sent(): number {
+    return this.#sent
+  }
+
+  /** Something changed that the controller should not wait for. */
+  wake(): void {
+    this.#woken.resolve()
+  }
+
+  async close(): Promise<void> {
+    if (this.#stopped) return this.#running
+    this.#stopped = true
+    this.wake()
+    await this.#running
+    await this.#beat()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      this.#woken = Promise.withResolvers()
+      await this.#beat()
+      if (this.#stopped) return
+      await pause(BEAT_GAP_MS)
+      await this.#pauseUntilWoken(this.#options.intervalMs - BEAT_GAP_MS)
+    }
+  }
+
+  async #pauseUntilWoken(ms: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const over = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, ms)
+    })
+    await Promise.race([over, this.#woken.promise])
+    clearTimeout(timer)
+  }
+
+  async #beat(): Promise<void> {
+    const { connected, build, publish, log } = this.#options
+    if (!connected()) return
+    try {
+      if (publish(await build())) this.#sent += 1
+    } catch (error) {
+      log.warn({ err: error }, 'heartbeat skipped')
+    }
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms)
+  })
+}

@@ -1,0 +1,6 @@
+/** What this folder uses of a logger; pino's fits. */
+export interface HealthLog {
+  debug(fields: object, message: string): void
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+}
