@@ -1,0 +1,174 @@
+import type { Heartbeat, Reason } from '#shared/schemas/health.ts'
+
+/** How many beats may be missing before a node counts as offline, and a little for the way. */
+const BEATS_MISSED_MAX = 3
+const SLACK_BEATS = 0.5
+
+export interface Refusal extends Reason {
+  readonly atMs: number
+}
+
+/** What a node last said of the command it keeps. */
+export interface Kept {
+  readonly generation: number
+  /** Absent: it has named the generation only. */
+  readonly stateDigest?: string
+}
+
+export interface NodeLife {
+  readonly online: boolean
+  readonly lastSeenMs: number
+  readonly heartbeat?: Heartbeat
+  readonly kept?: Kept
+  readonly refusal?: Refusal
+  readonly missedBeats: number
+  readonly boots: number
+}
+
+interface Life {
+  online: boolean
+  lastSeenMs: number
+  heartbeat: Heartbeat | undefined
+  kept: Kept | undefined
+  refusal: Refusal | undefined
+  missedBeats: number
+  boots: number
+  boot: string | undefined
+  seq: number
+}
+
+export type BeatOutcome =
+  | { readonly kind: 'taken'; readonly missed: number; readonly newBoot: boolean }
+  /** Older than one that has been seen: of no use. */
+  | { readonly kind: 'stale' }
+
+/**
+ * Who is there, from what nodes say; in memory only, since a controller that starts hears from everybody within a beat.
+ *
+ * ```
+ * (unknown) --hello, beat--> online --3 beats missed--> offline --hello, beat--> online
+ * ```
+ */
+export class Liveness {
+  readonly #offlineAfterMs: number
+  readonly #nodes = new Map<string, Life>()
+  /** Until then a silent node may only not have had its turn yet. */
+  #unsureUntilMs: number
+
+  constructor(options: { readonly heartbeatMs: number; readonly nowMs: number }) {
+    this.#offlineAfterMs = options.heartbeatMs * (BEATS_MISSED_MAX + SLACK_BEATS)
+    this.#unsureUntilMs = options.nowMs + this.#offlineAfterMs
+  }
+
+  /** The connection is back: nodes get the time of some beats to be heard again. */
+  reconnected(nowMs: number): void {
+    this.#unsureUntilMs = nowMs + this.#offlineAfterMs
+  }
+
+  /** `unknown` while this controller has not listened long enough to call the node offline. */
+  presence(node: string, nowMs: number): 'online' | 'offline' | 'unknown' {
+    if (this.#nodes.get(node)?.online === true) return 'online'
+    return nowMs < this.#unsureUntilMs ? 'unknown' : 'offline'
+  }
+
+  /** When silent nodes will be known to be offline. */
+  get unsureUntilMs(): number {
+    return this.#unsureUntilMs
+  }
+
+  get(node: string): NodeLife | undefined {
+    const life = this.#nodes.get(node)
+    if (life === undefined) return undefined
+    return {
+      online: life.online,
+      lastSeenMs: life.lastSeenMs,
+      missedBeats: life.missedBeats,
+      boots: life.boots,
+      ...(life.heartbeat === undefined ? {} : { heartbeat: life.heartbeat }),
+      ...(life.kept === undefined ? {} : { kept: life.kept }),
+      ...(life.refusal === undefined ? {} : { refusal: life.refusal }),
+    }
+  }
+
+  /** @returns true when the node was not online before */
+  hello(node: string, generation: number, nowMs: number): boolean {
+    const life = this.#touch(node, nowMs)
+    life.kept = { generation }
+    const back = !life.online
+    life.online = true
+    return back
+  }
+
+  beat(beat: Heartbeat, nowMs: number): BeatOutcome & { readonly back: boolean } {
+    const life = this.#touch(beat.node, nowMs)
+    const back = !life.online
+    life.online = true
+    if (life.boot === beat.boot && beat.seq <= life.seq) return { kind: 'stale', back }
+    const newBoot = life.boot !== undefined && life.boot !== beat.boot
+    const missed = life.boot === beat.boot ? beat.seq - life.seq - 1 : 0
+    if (life.boot !== beat.boot) life.boots += 1
+    life.missedBeats += missed
+    life.boot = beat.boot
+    life.seq = beat.seq
+    life.heartbeat = beat
+    life.kept = { generation: beat.generation, stateDigest: beat.stateDigest }
+    life.refusal = beat.refusal
+    return { kind: 'taken', missed, newBoot, back }
+  }
+
+  /** The node has answered a command. */
+  answered(node: string, generation: number, refusal: Refusal | undefined, nowMs: number): void {
+    const life = this.#touch(node, nowMs)
+    life.online = true
+    life.refusal = refusal
+    if (life.kept?.generation !== generation) life.kept = { generation }
+  }
+
+  /** Something about this node's command went wrong on our side. */
+  refused(node: string, refusal: Refusal): void {
+    const life = this.#nodes.get(node)
+    if (life !== undefined) life.refusal = refusal
+  }
+
+  forget(node: string): void {
+    this.#nodes.delete(node)
+  }
+
+  /** @returns nodes that have just become offline */
+  tick(nowMs: number): string[] {
+    const gone: string[] = []
+    for (const [node, life] of this.#nodes) {
+      if (!life.online || nowMs - life.lastSeenMs <= this.#offlineAfterMs) continue
+      life.online = false
+      gone.push(node)
+    }
+    return gone
+  }
+
+  onlineCount(): number {
+    let count = 0
+    for (const life of this.#nodes.values()) if (life.online) count += 1
+    return count
+  }
+
+  #touch(node: string, nowMs: number): Life {
+    const known = this.#nodes.get(node)
+    if (known !== undefined) {
+      known.lastSeenMs = Math.max(known.lastSeenMs, nowMs)
+      return known
+    }
+    const life: Life = {
+      online: false,
+      lastSeenMs: nowMs,
+      heartbeat: undefined,
+      kept: undefined,
+      refusal: undefined,
+      missedBeats: 0,
+      boots: 0,
+      boot: undefined,
+      seq: 0,
+    }
+    this.#nodes.set(node, life)
+    return life
+  }
+}
