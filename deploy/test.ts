@@ -1,0 +1,152 @@
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { globSync, readFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { delimiter, dirname, join, relative, resolve } from 'node:path'
+import { bootstrap, type Bootstrapped } from './bootstrap/index.ts'
+import { runCommand } from './command.ts'
+import type { DeployConfig } from './config.ts'
+import { formatSeconds, type Output } from './output.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+/** Of one test; the slowest (redeploy under load, recovery after kills) need minutes on two busy cores. */
+const TEST_TIMEOUT_MS = 300_000
+/** The test runner goes by the alphabet: the check for leaks comes last by its name. */
+const GLOBS = ['test/{arch,e2e,integration,unit}/**/*.test.ts', 'test/zz-leaks.test.ts']
+const CHECKS: readonly { readonly name: string; readonly args: readonly [string, ...string[]] }[] =
+  [
+    { name: 'format', args: ['oxfmt', '--check', '.'] },
+    { name: 'types', args: ['tsc', '-p', '.'] },
+    { name: 'lint', args: ['oxlint', '--type-aware', '.'] },
+    { name: 'dead code', args: ['knip'] },
+  ]
+
+export interface TestOptions {
+  readonly config: DeployConfig
+  readonly env: NodeJS.ProcessEnv
+  readonly out: Output
+  /** Files or globs to run instead of all tests. */
+  readonly args: readonly string[]
+}
+
+/** `npm test`: set-up, checks, all tests in one run. Resolves to the exit code. @throws BootstrapFailure */
+export async function runTests(options: TestOptions, signal: AbortSignal): Promise<number> {
+  const { config, out, args } = options
+  const ready = await bootstrap({ config, purpose: 'test', out }, signal)
+  try {
+    const checksPassed = args.length > 0 || (await runChecks(out, signal))
+    const files = globSync(args.length > 0 ? [...args] : GLOBS, { cwd: ROOT }).toSorted()
+    if (files.length === 0) throw new Error(`no test files match ${args.join(' ')}`)
+    const withoutDocker = ready.engine === 'docker' ? [] : files.filter((file) => needsDocker(file))
+    const run = files.filter((file) => !withoutDocker.includes(file))
+    const testsPassed = await runTestFiles(options, ready, run, signal)
+    if (withoutDocker.length > 0) {
+      out.line(
+        `NOT RUN, because there is no Docker here: ${withoutDocker.length} of ${files.length} files: ${withoutDocker.join(' ')}`,
+      )
+    }
+    if (!checksPassed) out.line('FAILED: a check before the tests, see above')
+    return checksPassed && testsPassed ? 0 : 1
+  } finally {
+    await ready.dockerd?.stop()
+  }
+}
+
+async function runChecks(out: Output, signal: AbortSignal): Promise<boolean> {
+  const bin = join(ROOT, 'node_modules/.bin')
+  const results = await Promise.all(
+    CHECKS.map(async ({ name, args: [program, ...args] }) => {
+      const startedAtMs = performance.now()
+      const took = () => formatSeconds(performance.now() - startedAtMs)
+      try {
+        // Programs of node_modules say `#!/usr/bin/env node`: theirs is the pinned one.
+        const path = `${bin}${delimiter}${process.env['PATH'] ?? ''}`
+        await runCommand(join(bin, program), args, { cwd: ROOT, env: { PATH: path } }, signal)
+        out.line(`[ ok ] ${name} (${took()})`)
+        return true
+      } catch (error) {
+        signal.throwIfAborted()
+        out.line(
+          `[fail] ${name} (${took()})\n${error instanceof Error ? error.message : String(error)}`,
+        )
+        return false
+      }
+    }),
+  )
+  return results.every(Boolean)
+}
+
+async function runTestFiles(
+  { config, env }: TestOptions,
+  ready: Bootstrapped,
+  files: readonly string[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  // All that tests leave behind is found by this folder: their files are in it, their processes have it in TMPDIR.
+  const temp = await mkdtemp(join(tmpdir(), 'shoal-t-'))
+  try {
+    const child = spawn(
+      process.execPath,
+      [
+        '--test',
+        '--test-concurrency=1',
+        `--test-timeout=${TEST_TIMEOUT_MS}`,
+        '--test-reporter=spec',
+        ...files,
+      ],
+      { cwd: ROOT, stdio: 'inherit', env: testEnv({ config, env, ready, temp }) },
+    )
+    const stop = () => child.kill('SIGTERM')
+    signal.addEventListener('abort', stop)
+    const code = await new Promise<number>((done, fail) => {
+      child.once('error', fail)
+      child.once('exit', (exitCode) => done(exitCode ?? 1))
+    })
+    signal.removeEventListener('abort', stop)
+    return code === 0 && !signal.aborted
+  } finally {
+    await rm(temp, { recursive: true, force: true })
+  }
+}
+
+/** Settings of the person at the keyboard must not decide what tests see. */
+function testEnv(options: {
+  readonly config: DeployConfig
+  readonly env: NodeJS.ProcessEnv
+  readonly ready: Bootstrapped
+  readonly temp: string
+}): NodeJS.ProcessEnv {
+  const { config, env, ready, temp } = options
+  const clean = Object.fromEntries(
+    Object.entries(env).filter(([name]) => !/^SHOAL_|^(http|coap|grpc)_port$/i.test(name)),
+  )
+  return {
+    ...clean,
+    PATH: [join(config.data, 'bin'), env['PATH'] ?? '', '/usr/sbin', '/sbin'].join(delimiter),
+    TMPDIR: temp,
+    SHOAL_DATA: join(temp, 'data'),
+    SHOAL_TEST_IMAGES: ready.imagesFile,
+    SHOAL_TEST_RUN: randomBytes(4).toString('hex'),
+    SHOAL_TEST_DOCKER: ready.engine === 'docker' ? '1' : '0',
+    ...(config.ca === undefined ? {} : { SHOAL_CA_BUNDLE: config.ca.file }),
+  }
+}
+
+/** True for a test that reaches `#test/docker.ts` or dockerode's engine through its imports inside `test/`. */
+function needsDocker(file: string, seen = new Set<string>()): boolean {
+  if (seen.has(file)) return false
+  seen.add(file)
+  const source = readFileSync(join(ROOT, file), 'utf8')
+  const imports = [...source.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(
+    ([, to = '']) => to,
+  )
+  return imports.some((to) => {
+    if (to === 'dockerode' || to === '#test/docker.ts') return true
+    const inside = to.startsWith('#test/')
+      ? to.replace('#test/', 'test/lib/')
+      : relative(ROOT, resolve(ROOT, dirname(file), to))
+    const local = to.startsWith('.') || to.startsWith('#test/')
+    return local && inside.startsWith('test/') && needsDocker(inside, seen)
+  })
+}

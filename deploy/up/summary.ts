@@ -1,0 +1,83 @@
+import { relative } from 'node:path'
+import type { ApiClient } from '#controller/api-client/index.ts'
+import type { EngineKind } from '#shared/schemas/names.ts'
+import { coapClient } from '../bootstrap/index.ts'
+import type { DeployConfig } from '../config.ts'
+import { formatTable } from '../output.ts'
+
+const CALL_SCRIPT = 'deploy/call-grpc.mjs'
+
+export interface SummaryOptions {
+  readonly config: DeployConfig
+  readonly engine: EngineKind
+  readonly client: ApiClient
+}
+
+/** What runs where, and three lines to try it with. */
+export async function summary(
+  { config, engine, client }: SummaryOptions,
+  signal: AbortSignal,
+): Promise<string> {
+  const { ports, apiHost, data } = config
+  const nodes = await client.nodes(signal)
+  const functions = await client.functions(signal)
+  const where = formatTable([
+    ['part', 'where'],
+    ['nats-server', `127.0.0.1:${ports.nats}`],
+    ['controller', `http://${apiHost}:${ports.api}`],
+    [
+      'agent',
+      [
+        portText(ports.http, 'HTTP'),
+        portText(ports.coap, 'CoAP'),
+        portText(ports.grpc, 'gRPC'),
+      ].join(', '),
+    ],
+    ['engine', engine],
+    ['data, logs', `${data}, ${data}/log`],
+  ])
+  const running = formatTable([
+    ['function', 'release', 'runtime', 'node', 'state'],
+    ...functions.flatMap(({ name, releases, nodes: on }) =>
+      on.map(({ node, release, state, reason }) => [
+        name,
+        release,
+        releases.find(({ id }) => id === release)?.runtime ?? '',
+        node,
+        reason === undefined ? state : `${state}: ${reason.message}`,
+      ]),
+    ),
+  ])
+  const offline = nodes.filter(({ online }) => !online).map(({ id }) => id)
+  return [
+    '',
+    where,
+    '',
+    functions.length === 0 ? 'no functions yet' : running,
+    ...(offline.length === 0 ? [] : ['', `nodes offline: ${offline.join(', ')}`]),
+    ...tryLines(config, new Set(functions.map(({ name }) => name))),
+    '',
+  ].join('\n')
+}
+
+function portText(port: number, protocol: string): string {
+  return port === -1 ? `${protocol} off` : `${protocol} ${port}`
+}
+
+function tryLines({ ports }: DeployConfig, present: ReadonlySet<string>): readonly string[] {
+  const lines: string[] = []
+  if (present.has('sieve') && ports.http !== -1) {
+    lines.push(`  curl -d 100 http://127.0.0.1:${ports.http}/sieve`)
+  }
+  if (present.has('echo') && ports.coap !== -1) {
+    const client = coapClient()
+    const hint = client === undefined ? '   # apt-get install libcoap3-bin' : ''
+    const program = client ?? 'coap-client-notls'
+    lines.push(`  ${program} -m post -e "over CoAP" coap://127.0.0.1:${ports.coap}/echo${hint}`)
+  }
+  if (present.has('hello') && ports.grpc !== -1) {
+    const script = relative(process.cwd(), `${import.meta.dirname}/../../${CALL_SCRIPT}`)
+    lines.push(`  node ${script} 127.0.0.1:${ports.grpc} hello gRPC`)
+  }
+  return lines.length === 0 ? [] : ['', 'Try it:', ...lines]
+}
