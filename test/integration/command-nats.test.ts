@@ -1,0 +1,380 @@
+import assert from 'node:assert/strict'
+import * as fs from 'node:fs/promises'
+import { Readable } from 'node:stream'
+import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { headers } from '@nats-io/transport-node'
+import {
+  CommandKeeper,
+  ensureIdentity,
+  LogBook,
+  NatsLink,
+  NodeService,
+  TrustKeeper,
+  type NodeServiceOptions,
+} from '#agent/command/index.ts'
+import type { Invocation, Result } from '#agent/invoke/index.ts'
+import { systemClock } from '#shared/clock.ts'
+import { signEnvelope } from '#shared/envelope.ts'
+import { Fault } from '#shared/fault.ts'
+import type { NodeCommand } from '#shared/schemas/command.ts'
+import type { Inventory, LogLine } from '#shared/schemas/health.ts'
+import { HEAD_HEADER, type InvokeReplyHead, type LogsReply } from '#shared/schemas/wire.ts'
+import { subjects } from '#shared/subjects.ts'
+import { eventually } from '#test/eventually.ts'
+import { assignmentOf, testKey } from '#test/signer.ts'
+import { tempFolder } from '#test/temp.ts'
+import { TinyController } from '#test/tiny-controller.ts'
+
+const NODE = 'edge-1'
+const log = { debug() {}, info() {}, warn() {}, error() {} }
+
+const inventory: Inventory = {
+  agentVersion: '0.0.0',
+  arch: 'amd64',
+  cores: 1,
+  memoryMiB: 1,
+  os: 'test',
+  kernel: 'test',
+  engine: 'process',
+  engineVersion: '1',
+  runtimes: [],
+  labels: {},
+  ports: { http: 0, coap: 0, grpc: 0 },
+}
+
+interface NodeScopeOptions {
+  readonly folder?: string
+  readonly invoke?: (invocation: Invocation, signal?: AbortSignal) => Promise<Result>
+}
+
+/** The agent's NATS side with everything real but the functions. */
+async function nodeScope(controller: TinyController, options: NodeScopeOptions = {}) {
+  await using stack = new AsyncDisposableStack()
+  const folder = options.folder ?? stack.use(await tempFolder()).path
+  const common = { folder, fs, clock: systemClock, log }
+  const identity = await ensureIdentity(
+    { ...common, joinToken: controller.token(), name: NODE, arch: 'amd64', labels: {} },
+    AbortSignal.timeout(5_000),
+  )
+  const { rootKeyId, trust: enrolled } = identity
+  const trust = await TrustKeeper.open({ ...common, rootKeyId, enrolled })
+  const keeper = await CommandKeeper.open({ ...common, node: identity.node, trust })
+  const logs = stack.use(await LogBook.open({ folder: `${folder}/logs`, log }))
+  const commands: NodeCommand[] = []
+  const invoke: NodeServiceOptions['invoker']['invoke'] =
+    options.invoke ?? (() => Promise.reject(new Fault('FUNCTION_UNKNOWN', 'none here')))
+  const service = new NodeService({
+    node: identity.node,
+    keeper,
+    trust,
+    invoker: { invoke },
+    logs,
+    inventory: async () => inventory,
+    onCommand: (command) => void commands.push(command),
+    log,
+  })
+  const link = new NatsLink({
+    identity,
+    onConnection: (connection) => service.connected(connection),
+    onUp: () => service.up(),
+    log,
+  })
+  service.attach(link)
+  link.start()
+  stack.use(link)
+  stack.use(service)
+  const owned = stack.move()
+  return {
+    keeper,
+    trust,
+    logs,
+    link,
+    service,
+    commands,
+    folder,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  }
+}
+
+describe('a node and its controller', () => {
+  it('says hello on connecting and after the broker was killed, and takes the command it is given', async () => {
+    await using controller = await TinyController.start()
+    controller.helloReply = { command: await controller.signed(NODE, 1) }
+    await using node = await nodeScope(controller)
+    await eventually(() => node.commands.length === 1)
+    assert.deepEqual(controller.hellos, [{ node: NODE, generation: 0, trustVersion: 1, inventory }])
+
+    await controller.nats.kill('SIGKILL')
+    await eventually(() => !node.link.connected)
+    assert.equal(node.link.publish(subjects.health(NODE), 'lost'), false)
+    await controller.nats.start()
+    await eventually(() => controller.hellos.length === 2)
+    assert.equal(controller.hellos[1]?.generation, 1)
+    // The same command again is neither news nor a refusal.
+    await eventually(() => node.link.connected)
+    assert.equal(node.keeper.refusal, undefined)
+    assert.equal(node.commands.length, 1)
+  })
+
+  it('asks on until a controller answers its hello', async () => {
+    await using controller = await TinyController.start()
+    controller.hearHellos(false)
+    await using node = await nodeScope(controller)
+    await eventually(() => node.link.connected)
+    await sleep(400)
+    assert.equal(controller.hellos.length, 0)
+    controller.hearHellos(true)
+    await eventually(() => controller.hellos.length === 1)
+  })
+
+  it('keeps what it acknowledges, and names why it refuses', async () => {
+    await using controller = await TinyController.start()
+    await using node = await nodeScope(controller)
+    await eventually(() => controller.hellos.length > 0)
+
+    const functions = [assignmentOf('sieve')]
+    const first = await controller.signed(NODE, 4, functions)
+    assert.deepEqual(await controller.send(NODE, first), { accepted: true, generation: 4 })
+    const kept = await fs.readFile(`${node.folder}/command.json`, 'utf8')
+    assert.ok(kept.includes(first.payload))
+    assert.deepEqual(node.commands[0]?.functions, functions)
+
+    const other = await controller.signing.signCommand({
+      node: 'edge-2',
+      generation: 9,
+      issuedAtMs: 0,
+      expiresAtMs: Date.now() + 60_000,
+      functions: [],
+    })
+    const expired = await controller.signing.signCommand({
+      node: NODE,
+      generation: 9,
+      issuedAtMs: 0,
+      expiresAtMs: Date.now() - 1,
+      functions: [],
+    })
+    const [signature] = first.signatures
+    const flipped = { ...first, payload: (await controller.signed(NODE, 5)).payload }
+    const refused: [unknown, string][] = [
+      ['no json', 'COMMAND_MALFORMED'],
+      [{ payload: first.payload, signatures: [] }, 'COMMAND_MALFORMED'],
+      [{ ...flipped, signatures: [signature] }, 'COMMAND_SIGNATURE'],
+      [first, 'COMMAND_REPLAYED'],
+      [await controller.signed(NODE, 3), 'COMMAND_REPLAYED'],
+      [other, 'COMMAND_AUDIENCE'],
+      [expired, 'COMMAND_EXPIRED'],
+    ]
+    for (const [envelope, code] of refused) {
+      const reply = await controller.send(NODE, envelope)
+      assert.equal(reply.accepted ? 'accepted' : reply.code, code)
+      assert.equal(reply.generation, 4)
+      assert.equal(node.keeper.refusal?.code, code)
+    }
+    assert.equal(node.commands.length, 1)
+  })
+
+  it('starts from its disk while the broker is away, and connects when it comes', async () => {
+    await using controller = await TinyController.start()
+    await using folder = await tempFolder()
+    {
+      await using node = await nodeScope(controller, { folder: folder.path })
+      await eventually(() => controller.hellos.length > 0)
+      await controller.send(NODE, await controller.signed(NODE, 7, [assignmentOf('echo')]))
+      assert.equal(node.keeper.generation, 7)
+    }
+    await controller.nats.kill()
+    const startedMs = performance.now()
+    await using node = await nodeScope(controller, { folder: folder.path })
+    assert.ok(performance.now() - startedMs < 2_000)
+    assert.equal(node.keeper.command?.functions[0]?.fn, 'echo')
+    assert.equal(node.link.connected, false)
+    assert.equal(controller.joins.length, 1)
+    await sleep(300)
+    await controller.nats.start()
+    await eventually(() => node.link.connected)
+    await eventually(() => controller.hellos.at(-1)?.generation === 7)
+  })
+
+  it('ends quickly while the broker is away', async () => {
+    await using controller = await TinyController.start()
+    const node = await nodeScope(controller)
+    await controller.nats.kill()
+    await eventually(() => !node.link.connected)
+    const startedMs = performance.now()
+    await node[Symbol.asyncDispose]()
+    assert.ok(performance.now() - startedMs < 3_000)
+  })
+})
+
+describe('trust documents with a hello', () => {
+  for (const bothSign of [true, false]) {
+    it(`a new root, signed by ${bothSign ? 'old and new: adopted' : 'the new one only: refused'}`, async () => {
+      await using controller = await TinyController.start()
+      await using folder = await tempFolder()
+      const { trust } = controller.signing
+      const newRoot = await testKey()
+      const rotated = {
+        ...trust,
+        version: 2,
+        keys: { ...trust.keys, [newRoot.kid]: newRoot.publicKey },
+        roles: { ...trust.roles, root: { keyIds: [newRoot.kid], threshold: 1 } },
+      }
+      const signers = bothSign ? [await controller.rootSigner(), newRoot] : [newRoot]
+      controller.helloReply = { trust: [await signEnvelope(rotated, signers, 'root')] }
+      const wanted = bothSign ? 2 : 1
+      for (const start of [1, 2]) {
+        await using node = await nodeScope(controller, { folder: folder.path })
+        const hellos = controller.hellos.length
+        await eventually(() => controller.hellos.length > hellos || hellos > 0)
+        await eventually(() => node.link.connected)
+        await controller.send(NODE, await controller.signed(NODE, node.keeper.generation + 1))
+        await eventually(() => node.trust.document.version === wanted)
+        assert.equal(node.keeper.generation, start)
+      }
+      assert.equal(controller.hellos.at(-1)?.trustVersion, wanted)
+    })
+  }
+})
+
+async function call(controller: TinyController, head: unknown, body = '') {
+  const request = headers()
+  request.set(HEAD_HEADER, JSON.stringify(head))
+  const reply = await controller.connection.request(subjects.invoke(NODE), body, {
+    timeout: 5_000,
+    headers: request,
+  })
+  const answer: InvokeReplyHead = JSON.parse(reply.headers?.get(HEAD_HEADER) ?? '')
+  return { ...answer, body: reply.string() }
+}
+
+describe('calls over NATS', () => {
+  const head = {
+    fn: 'echo',
+    method: 'post',
+    path: '/a',
+    query: 'b=c',
+    headers: [['X-One', '1']],
+    deadlineMs: 1_000,
+  }
+
+  it('carry method, path, query, headers, body and deadline there, status, headers and body back', async () => {
+    await using controller = await TinyController.start()
+    const seen: Invocation[] = []
+    await using node = await nodeScope(controller, {
+      invoke: async (invocation) => {
+        seen.push(invocation)
+        return { status: 201, headers: ['x-two', '2', 'x-two', '3'], body: invocation.body }
+      },
+    })
+    await eventually(() => node.link.connected && controller.hellos.length > 0)
+    const answer = await call(controller, head, 'hi')
+    assert.deepEqual(answer, {
+      status: 201,
+      headers: [
+        ['x-two', '2'],
+        ['x-two', '3'],
+      ],
+      body: 'hi',
+    })
+    const [invocation] = seen
+    assert.ok(invocation)
+    const { requestId, body, ...rest } = invocation
+    assert.match(requestId, /^[0-9a-f-]{36}$/)
+    assert.deepEqual(body, Buffer.from('hi'))
+    assert.deepEqual(rest, {
+      fn: 'echo',
+      method: 'POST',
+      path: '/a',
+      query: 'b=c',
+      headers: ['x-one', '1'],
+      protocol: 'nats',
+      deadlineMs: 1_000,
+    })
+  })
+
+  it('answer with the code of every fault', async () => {
+    await using controller = await TinyController.start()
+    const results: (() => Promise<Result>)[] = [
+      () => Promise.reject(new Fault('FUNCTION_UNKNOWN', 'none')),
+      () => Promise.reject(new Error('a secret of ours')),
+      async () => ({ status: 200, headers: [], body: Buffer.alloc(900_000) }),
+      async () => ({
+        status: 200,
+        headers: [],
+        body: Readable.from([Buffer.alloc(500_000), Buffer.alloc(500_000)]),
+      }),
+      async () => ({ status: 200, headers: [], body: Readable.from([Buffer.from('a'), 'b']) }),
+    ]
+    await using node = await nodeScope(controller, {
+      invoke: () => results.shift()?.() ?? Promise.reject(new Error('asked too often')),
+    })
+    await eventually(() => node.link.connected && controller.hellos.length > 0)
+    const codes = [
+      'FUNCTION_UNKNOWN',
+      'INTERNAL',
+      'FUNCTION_OUTPUT_TOO_LARGE',
+      'FUNCTION_OUTPUT_TOO_LARGE',
+      undefined,
+    ]
+    for (const code of codes) assert.equal((await call(controller, head)).code, code)
+    const invalid = [{}, { ...head, path: '/a\nb' }, { ...head, deadlineMs: 0 }, 'text']
+    for (const wrong of invalid) {
+      assert.equal((await call(controller, wrong)).code, 'REQUEST_INVALID')
+    }
+  })
+})
+
+const line = (text: string): LogLine => ({
+  atMs: 1,
+  fn: 'site/thermo',
+  release: 'r1-00000000',
+  handler: 'abc',
+  level: 'info',
+  text,
+})
+
+describe('logs over NATS', () => {
+  it('give the last lines, follow while the lease runs, and survive a restart', async () => {
+    await using controller = await TinyController.start()
+    await using folder = await tempFolder()
+    const ask = async (tail: number, followMs: number): Promise<LogsReply> => {
+      const request = JSON.stringify({ fn: 'site/thermo', tail, followMs })
+      const reply = await controller.connection.request(subjects.logs(NODE), request, {
+        timeout: 2_000,
+      })
+      return reply.json()
+    }
+    const live: LogLine[] = []
+    controller.connection.subscribe(subjects.log(NODE, 'site/thermo'), {
+      callback: (_error, message) => {
+        live.push(...message.json<LogLine[]>())
+      },
+    })
+    {
+      await using node = await nodeScope(controller, { folder: folder.path })
+      await eventually(() => controller.hellos.length > 0)
+      for (const text of ['one', 'two', 'three']) node.logs.add(line(text))
+      const { lines, dropped } = await ask(2, 400)
+      assert.deepEqual([lines.map(({ text }) => text), dropped], [['two', 'three'], 0])
+      node.logs.add(line('four'))
+      await eventually(() => live.length === 1)
+      await sleep(500)
+      node.logs.add(line('nobody follows'))
+      await sleep(300)
+      assert.deepEqual(
+        live.map(({ text }) => text),
+        ['four'],
+      )
+    }
+    const hellos = controller.hellos.length
+    await using again = await nodeScope(controller, { folder: folder.path })
+    assert.equal(again.keeper.generation, 0)
+    await eventually(() => controller.hellos.length > hellos)
+    const { lines } = await ask(100, 0)
+    assert.deepEqual(
+      lines.map(({ text }) => text),
+      ['one', 'two', 'three', 'four', 'nobody follows'],
+    )
+  })
+})

@@ -1,0 +1,217 @@
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import type { RolloutNode } from '#shared/schemas/api.ts'
+import { controllerScope } from '#test/controller-scope.ts'
+import { deploy, joinNode, roll, signal } from '#test/deploy.ts'
+import { eventually } from '#test/eventually.ts'
+import { tarOf } from '#test/source.ts'
+
+const states = (nodes: readonly RolloutNode[]) => nodes.map(({ node, state }) => [node, state])
+
+it('an offline node never blocks: the rollout waits, and is done when the node returns', async () => {
+  await using controller = await controllerScope()
+  await using here = await joinNode(controller, { name: 'here' })
+  await using away = await joinNode(controller, { name: 'away' })
+  await deploy(controller, 'sieve', 1)
+  await away.disconnect()
+  await eventually(async () => !(await controller.api.node('away', signal())).online)
+  const waiting = await roll(controller, 'sieve')
+  assert.equal(waiting.state, 'waiting')
+  assert.equal(waiting.reason, 'offline: away')
+  assert.deepEqual(states(waiting.nodes), [
+    ['away', 'offline'],
+    ['here', 'ready'],
+  ])
+  assert.equal(here.kept.length, 1)
+  await away.connect()
+  const done = await eventually(async () => {
+    const now = await controller.api.rollout(waiting.id, signal())
+    return now.state === 'done' && now
+  })
+  assert.deepEqual(states(done.nodes), [
+    ['away', 'ready'],
+    ['here', 'ready'],
+  ])
+  assert.equal(away.kept.at(-1)?.functions[0]?.fn, 'sieve')
+})
+
+it('a release that does not run fails the rollout, with the reason of each node', async () => {
+  await using controller = await controllerScope()
+  await using good = await joinNode(controller, { name: 'good' })
+  await using bad = await joinNode(controller, { name: 'bad' })
+  await deploy(controller, 'sieve', 1)
+  bad.react = () => ({
+    state: 'failed',
+    serving: [],
+    reason: { code: 'FUNCTION_LOAD', message: 'SyntaxError: line 1' },
+  })
+  const failed = await roll(controller, 'sieve')
+  assert.equal(failed.state, 'failed')
+  assert.equal(failed.reason, 'bad: FUNCTION_LOAD: SyntaxError: line 1')
+  assert.deepEqual(failed.nodes.find(({ node }) => node === 'bad')?.reason, {
+    code: 'FUNCTION_LOAD',
+    message: 'SyntaxError: line 1',
+  })
+  assert.equal(good.kept.length, 1)
+  const view = await controller.api.function('sieve', signal())
+  assert.equal(view.placement, undefined, 'what failed is no placement')
+  assert.deepEqual(
+    view.nodes.map(({ node, state }) => [node, state]),
+    [
+      ['bad', 'failed'],
+      ['good', 'ready'],
+    ],
+  )
+})
+
+it('a refused command is shown with its reason, at the node and in the rollout', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'edge-1' })
+  await deploy(controller, 'sieve', 1)
+  node.refuseWith = { code: 'COMMAND_SIGNATURE', message: '0 good signatures' }
+  const failed = await roll(controller, 'sieve')
+  assert.equal(failed.state, 'failed')
+  assert.deepEqual(failed.nodes[0]?.state, 'refused')
+  assert.deepEqual(failed.nodes[0]?.reason?.code, 'COMMAND_SIGNATURE')
+  node.different = {
+    refusal: { code: 'COMMAND_SIGNATURE', message: '0 good signatures', atMs: 1 },
+  }
+  const shown = await eventually(
+    async () => (await controller.api.node('edge-1', signal())).refusal,
+  )
+  assert.equal(shown.code, 'COMMAND_SIGNATURE')
+  assert.equal(node.kept.length, 0)
+  // Not given up: when the node takes it at last, it has it.
+  node.refuseWith = undefined
+  node.different = {}
+  await eventually(() => node.kept.length === 1)
+})
+
+it('nodes of another architecture are refused by name and get no command', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'arm', arch: 'arm64' })
+  const { release } = await controller.api.createRelease(
+    'hello',
+    {
+      source: { kind: 'archive', type: 'application/x-tar', body: await withModule() },
+      arch: 'amd64',
+    },
+    () => undefined,
+    signal(),
+  )
+  assert.equal(release.arch, 'amd64')
+  const failed = await roll(controller, 'hello')
+  assert.equal(failed.state, 'failed')
+  assert.equal(failed.nodes[0]?.state, 'refused')
+  assert.equal(failed.nodes[0]?.reason?.code, 'ARCH_MISMATCH')
+  assert.equal(node.kept.length, 0)
+})
+
+it('a newer rollout supersedes the older one', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'edge-1' })
+  const first = await deploy(controller, 'sieve', 1)
+  const second = await deploy(controller, 'sieve', 2)
+  node.react = ({ release }) =>
+    release === first.release.id ? { state: 'starting', serving: [] } : {}
+  const { api } = controller
+  const older = await api.createRollout({ function: 'sieve', release: first.release.id }, signal())
+  const newer = await roll(controller, 'sieve', { release: second.release.id })
+  assert.equal(newer.state, 'done')
+  const ended = await api.rollout(older.id, signal())
+  assert.equal(ended.state, 'aborted')
+  assert.equal(ended.reason, `superseded by rollout ${newer.id}`)
+})
+
+it('abort gives an offline node back what it had; who has the new release keeps it', async () => {
+  await using controller = await controllerScope()
+  await using here = await joinNode(controller, { name: 'here' })
+  await using away = await joinNode(controller, { name: 'away' })
+  const { api } = controller
+  const first = await deploy(controller, 'sieve', 1)
+  assert.equal((await roll(controller, 'sieve')).state, 'done')
+  const second = await deploy(controller, 'sieve', 2)
+  await away.disconnect()
+  await eventually(async () => !(await api.node('away', signal())).online)
+  const { id } = await roll(controller, 'sieve')
+  const aborted = await api.abortRollout(id, signal())
+  assert.deepEqual([aborted.state, aborted.reason], ['aborted', 'aborted by request'])
+  const response = await controller.fetch('/v1/assignments')
+  const assignments = (await response.json()) as { node: string; release: string }[]
+  assert.deepEqual(
+    assignments.map(({ node, release }) => [node, release]),
+    [
+      ['away', first.release.id],
+      ['here', second.release.id],
+    ],
+  )
+  await away.connect()
+  await eventually(() => away.kept.at(-1)?.functions[0]?.release === first.release.id)
+  assert.equal(here.kept.at(-1)?.functions[0]?.release, second.release.id)
+  assert.deepEqual(await api.abortRollout(id, signal()), aborted)
+})
+
+it('a node that joins later and matches the placement gets the function; another does not', async () => {
+  await using controller = await controllerScope()
+  await using first = await joinNode(controller, { name: 'n-1', labels: { site: 'north' } })
+  await deploy(controller, 'sieve', 1)
+  assert.equal((await roll(controller, 'sieve', { selector: 'site=north' })).state, 'done')
+  await using second = await joinNode(controller, { name: 'n-2', labels: { site: 'north' } })
+  await using third = await joinNode(controller, { name: 's-1', labels: { site: 'south' } })
+  await eventually(() => second.kept.at(-1)?.functions[0]?.fn === 'sieve')
+  assert.equal(third.kept.length, 0)
+  assert.equal(first.kept.length, 1)
+  const { placement } = await controller.api.function('sieve', signal())
+  assert.equal(placement?.selector, 'site=north')
+})
+
+it('a delete while rolling aborts the rollout', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'edge-1' })
+  const { api } = controller
+  await deploy(controller, 'sieve', 1)
+  node.react = () => ({ state: 'starting', serving: [] })
+  const { id } = await api.createRollout({ function: 'sieve' }, signal())
+  await eventually(() => node.kept.length === 1)
+  const removal = await api.removeFunction('sieve', signal())
+  assert.deepEqual(removal, { removed: ['sieve'], pending: [] })
+  const ended = await api.rollout(id, signal())
+  assert.deepEqual([ended.state, ended.reason], ['aborted', 'the function was deleted'])
+  assert.deepEqual(node.kept.at(-1)?.functions, [])
+})
+
+it('a rollout that is not ready by its deadline has timed out, with the nodes named', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'edge-1' })
+  await deploy(controller, 'sieve', 1)
+  node.react = () => ({ state: 'fetching', serving: [] })
+  const ended = await roll(controller, 'sieve', { deadlineMs: 1_000 })
+  assert.equal(ended.state, 'timed-out')
+  assert.equal(ended.reason, 'not ready in time: edge-1 is applying')
+})
+
+it('settings that are not given are inherited from the last rollout', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'edge-1' })
+  const { api } = controller
+  await deploy(controller, 'sieve', 1)
+  const create = (settings: { replicas?: number; memoryMiB?: number }) =>
+    api.createRollout({ function: 'sieve', settings }, signal())
+  await create({ replicas: 3 })
+  const second = await create({ memoryMiB: 64 })
+  assert.deepEqual(
+    [second.settings.replicas, second.settings.memoryMiB, second.settings.timeoutMs],
+    [3, 64, 30_000],
+  )
+  await eventually(() => node.kept.at(-1)?.functions[0]?.settings.memoryMiB === 64)
+})
+
+/** A function with something installed, which therefore fits one architecture only. Needs no network. */
+function withModule(): Promise<Buffer> {
+  return tarOf({
+    'package.json': JSON.stringify({ name: 'fn', dependencies: { dep: 'file:./dep' } }),
+    'index.js': `module.exports = (req, res) => res.send(require('dep'))\n`,
+    'dep/package.json': JSON.stringify({ name: 'dep', version: '1.0.0' }),
+    'dep/index.js': `module.exports = 'dep'\n`,
+  })
+}

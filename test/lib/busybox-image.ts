@@ -1,0 +1,82 @@
+import { execFile } from 'node:child_process'
+import { access, readFile, readdir } from 'node:fs/promises'
+import { Readable } from 'node:stream'
+import { promisify } from 'node:util'
+import Docker from 'dockerode'
+import { pack } from 'tar-stream'
+import { TEST_LABEL } from './docker.ts'
+import { tempFolder } from './temp.ts'
+
+const run = promisify(execFile)
+
+const PROGRAMS = [
+  'sh',
+  'cat',
+  'id',
+  'sleep',
+  'ls',
+  'touch',
+  'dd',
+  'ifconfig',
+  'wget',
+  'tail',
+  'kill',
+]
+
+/**
+ * Makes an image that holds only a static busybox and runs the bundle's `main.sh`: a stand-in for a runtime image where the
+ * engine is what is tested. Carries the label of the test's own scope.
+ *
+ * @returns the image's id
+ */
+export async function busyboxImage(docker: Docker, label: string): Promise<string> {
+  const tar = pack()
+  tar.entry({ name: 'bin/busybox', mode: 0o755 }, await busybox())
+  for (const name of PROGRAMS) {
+    tar.entry({ name: `bin/${name}`, type: 'symlink', linkname: 'busybox' })
+  }
+  for (const name of ['tmp', 'proc', 'sys', 'dev', 'etc', 'shoal']) {
+    tar.entry({ name, type: 'directory', mode: 0o755 })
+  }
+  tar.finalize()
+  const chunks: Uint8Array[] = []
+  for await (const chunk of tar) chunks.push(chunk as Uint8Array)
+  const stream: NodeJS.ReadableStream = await docker.importImage(
+    Readable.from([Buffer.concat(chunks)]),
+    {
+      repo: label,
+      tag: 'busybox',
+      changes: [
+        `LABEL ${TEST_LABEL}=${label}`,
+        'ENV PATH=/bin',
+        'WORKDIR /shoal/fn',
+        'CMD ["/bin/sh","main.sh"]',
+      ],
+    },
+  )
+  for await (const _ of stream);
+  const { Id } = await docker.getImage(`${label}:busybox`).inspect()
+  return Id
+}
+
+/** The host's static busybox, else the one of the distribution's package. */
+async function busybox(): Promise<Buffer> {
+  const installed = await access('/bin/busybox').then(
+    () => true,
+    () => false,
+  )
+  if (installed && !(await run('ldd', ['/bin/busybox']).then(isDynamic, () => false))) {
+    return readFile('/bin/busybox')
+  }
+  await using folder = await tempFolder()
+  await run('apt-get', ['download', 'busybox-static'], { cwd: folder.path, timeout: 120_000 })
+  const [file] = (await readdir(folder.path)).filter((name) => name.endsWith('.deb'))
+  if (file === undefined) throw new Error('apt-get download busybox-static left no package')
+  await run('dpkg', ['-x', file, 'x'], { cwd: folder.path })
+  const root = folder.join('x')
+  return readFile(`${root}/bin/busybox`).catch(() => readFile(`${root}/usr/bin/busybox`))
+}
+
+function isDynamic({ stdout }: { readonly stdout: string }): boolean {
+  return stdout.includes('=>')
+}
