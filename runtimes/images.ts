@@ -112,8 +112,7 @@ async function nodejsBuild(at: Places): Promise<readonly ImageFile[]> {
 }
 
 async function python3Run(at: Places): Promise<readonly ImageFile[]> {
-  const own = (name: string): boolean => name.endsWith('.py') && !name.startsWith('test_')
-  return folder(join(at.runtimes, 'python3'), 'runner', own)
+  return folder(join(at.runtimes, 'python3'), 'runner', (name) => /^(?!test_).*\.py$/.test(name))
 }
 
 async function python3Build(): Promise<readonly ImageFile[]> {

@@ -76,6 +76,12 @@ const behaviours: Record<string, Behaviour> = {
   },
   /** `count` pieces of `bytes` bytes, `ms` apart, at the reader's pace; `fail=1` breaks off after them. */
   pieces: async (invocation, signal) => ok(Readable.from(pieces(invocation, signal))),
+  /** Takes one piece of the body, no more, and answers after `ms`. */
+  sip: async (invocation) => {
+    if (!Buffer.isBuffer(invocation.body)) await once(invocation.body, 'readable')
+    await sleep(numberOf(invocation, 'ms', 100))
+    return ok(Buffer.from('enough'))
+  },
   /** Fails with the fault that its query names. */
   fault: async (invocation) => {
     const query = new URLSearchParams(invocation.query)
@@ -88,6 +94,9 @@ const behaviours: Record<string, Behaviour> = {
   },
 }
 
+/** What `pieces` has made so far, in all calls: tells whether it is made to wait. */
+export const produced = { bytes: 0 }
+
 async function* pieces(
   invocation: Invocation,
   signal: AbortSignal | undefined,
@@ -97,6 +106,7 @@ async function* pieces(
   const everyMs = numberOf(invocation, 'ms', 0)
   for (let index = 0; index < count; index++) {
     if (everyMs > 0) await sleep(everyMs, undefined, { signal })
+    produced.bytes += bytes
     yield Buffer.alloc(bytes, String(index % 10))
   }
   if (numberOf(invocation, 'fail', 0) === 1) throw new Fault('FUNCTION_EXITED', 'the function died')

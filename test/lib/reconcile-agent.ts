@@ -8,12 +8,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Assignment } from '#shared/schemas/command.ts'
 import { startNode } from './reconcile-scope.ts'
 
+const parent = process.ppid
 const [kind, folder = '', installation = ''] = process.argv.slice(2)
 if (kind !== 'docker' && kind !== 'process') throw new TypeError('engine: docker or process')
 const node = await startNode({ kind, folder, installation })
+
 let wanted = ''
 let reported = ''
-for (;;) {
+// Also when the test that started it is killed itself.
+while (process.ppid === parent) {
   const text = readFileSync(join(folder, 'desired.json'), 'utf8')
   if (text !== wanted) {
     const assignments: Assignment[] = JSON.parse(text)
@@ -28,3 +31,4 @@ for (;;) {
   reported = report
   await sleep(10)
 }
+await node.close(true)

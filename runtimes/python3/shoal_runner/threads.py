@@ -1,7 +1,7 @@
 """Runs a synchronous function: in the reading thread while it is quick, in a pool of threads when it is not.
 
 The thread that reads the connection (the leader) calls the function itself: no hand-over, which is what costs in Python. A
-monitor looks every 2 ms whether the leader is still in the call it was in the last time. Then the monitor takes the lead, the old
+monitor looks every 5 ms whether the leader is still in the call it was in the last time. Then the monitor takes the lead, the old
 leader finishes its call as a worker, and calls go to worker threads, at most one per call in flight. When calls have been
 quick for a while, the leader calls the function itself again.
 """
@@ -17,11 +17,15 @@ from .call import CallCancelled, send_chunk
 from .contract import BadAnswer, chunk_bytes, error_text, parts_of
 from .logs import current_call
 
-MONITOR_S = 0.002
+MONITOR_S = 0.005
 # A leader whose calls take longer than this on average gives them to workers.
-QUICK_S = 0.000_3
-# So many quick calls in a row, and the leader calls the function itself again.
-QUICK_STREAK = 512
+LEADER_CALL_S = 0.000_3
+# So many calls of workers in a row that are quicker than this, and the leader calls the function itself again...
+WORKER_CALL_S = 0.001
+STREAK_MIN = 512
+# ...twice as many each time that this was soon found to be wrong.
+STREAK_MAX = 65_536
+SOON_S = 1.0
 # Samples without work after which the monitor sleeps until there is some.
 MONITOR_IDLE_SAMPLES = 50
 
@@ -45,6 +49,8 @@ class Threads:
         self._inline = True
         self._count = 0
         self._streak = 0
+        self._streak_needed = STREAK_MIN
+        self._inline_since = 0.0
         self._workers = 0
         self._lock = threading.Lock()
         self._cancel_lock = threading.Lock()
@@ -99,14 +105,15 @@ class Threads:
             count += 1
         if connection is not None:
             connection.writer.flush()
-        if count and (time.perf_counter() - started) / count > QUICK_S:
+        if count and (time.perf_counter() - started) / count > LEADER_CALL_S:
             self._slow()
         return True
 
     def _hand_out(self):
         pending = self._pending
-        if self._streak > QUICK_STREAK:
+        if self._streak > self._streak_needed:
             self._inline = True
+            self._inline_since = time.monotonic()
             self._start_monitor()
             return
         while pending:
@@ -118,8 +125,10 @@ class Threads:
                 threading.Thread(target=self._work, name="shoal-call", daemon=True).start()
 
     def _slow(self):
-        self._inline = False
+        soon = time.monotonic() - self._inline_since < SOON_S
+        self._streak_needed = min(self._streak_needed * 2, STREAK_MAX) if soon else STREAK_MIN
         self._streak = 0
+        self._inline = False
 
     # --- working ---
 
@@ -129,7 +138,7 @@ class Threads:
             call = self._jobs.get()
             started = time.perf_counter()
             self._call(call, ident)
-            self._streak = self._streak + 1 if time.perf_counter() - started < QUICK_S else 0
+            self._streak = self._streak + 1 if time.perf_counter() - started < WORKER_CALL_S else 0
             call.connection.writer.flush()
 
     # --- monitoring ---
