@@ -1,27 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { pino } from 'pino'
-import { FunctionView, NodeView, Placement, Release, Rollout } from '#shared/schemas/api.ts'
-import { Envelope, FunctionSettings } from '#shared/schemas/command.ts'
-import { FunctionReport, Heartbeat, Inventory } from '#shared/schemas/health.ts'
-import { FunctionName, Labels, Runtime } from '#shared/schemas/names.ts'
+import { withNamedSchemas } from './named-schemas.ts'
 import { buildApi } from './server.ts'
-
-/** Schemas that get a name in the description; written out wherever they occur, they would make it ten times as long. */
-const NAMED: Readonly<Record<string, object>> = {
-  FunctionName,
-  Runtime,
-  Labels,
-  FunctionSettings,
-  Envelope,
-  FunctionReport,
-  Heartbeat,
-  Inventory,
-  Placement,
-  Release,
-  Rollout,
-  FunctionView,
-  NodeView,
-}
 
 /** The description of the API, from the routes' own schemas. The text of `openapi.json` beside this file. */
 export async function describeApi(): Promise<string> {
@@ -34,37 +14,6 @@ export async function describeApi(): Promise<string> {
   })
   await app.ready()
   return `${JSON.stringify(withNamedSchemas(app.swagger()), null, 2)}\n`
-}
-
-/** The same description with the schemas of `NAMED` under `components`, and references where they were. */
-export function withNamedSchemas(description: object): object {
-  const names = new Map<string, string>()
-  for (const [name, schema] of Object.entries(NAMED)) names.set(JSON.stringify(plain(schema)), name)
-  const replace = (value: unknown, self?: string): unknown => {
-    if (typeof value !== 'object' || value === null) return value
-    if (Array.isArray(value)) return value.map((item) => replace(item))
-    const name = names.get(JSON.stringify(plain(value)))
-    if (name !== undefined && name !== self) return { $ref: `#/components/schemas/${name}` }
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, replace(inner)]))
-  }
-  const schemas = Object.fromEntries(
-    Object.entries(NAMED).map(([name, schema]) => [name, replace(plain(schema), name)]),
-  )
-  const { components, ...rest } = Object.fromEntries(Object.entries(description))
-  return {
-    ...Object.fromEntries(Object.entries(rest).map(([key, value]) => [key, replace(value)])),
-    components: { ...components, schemas },
-  }
-}
-
-/** As the description has it: keys in order, and a constant as a list of one. */
-function plain(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null) return value
-  if (Array.isArray(value)) return value.map((item) => plain(item))
-  const entries = Object.entries(value).map(([key, inner]): [string, unknown] =>
-    key === 'const' ? ['enum', [inner]] : [key, plain(inner)],
-  )
-  return Object.fromEntries(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)))
 }
 
 /** `node controller/api/openapi.ts` writes the file anew. */

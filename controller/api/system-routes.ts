@@ -1,6 +1,7 @@
 import type { FastifyPluginCallbackTypebox } from '@fastify/type-provider-typebox'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
+import { withNamedSchemas } from './named-schemas.ts'
 import type { RouteOptions } from './services.ts'
 
 const Readiness = Type.Object({ ready: Type.Boolean(), problems: Type.Array(Type.String()) })
@@ -51,6 +52,8 @@ export const systemRoutes: FastifyPluginCallbackTypebox<
     { schema: { summary: 'Prometheus metrics', produces: [metrics.contentType] } },
     async (_request, reply) => reply.type(metrics.contentType).send(await metrics.metrics()),
   )
-  app.get('/openapi.json', { schema: { summary: 'This description' } }, async () => app.swagger())
+  app.get('/openapi.json', { schema: { summary: 'This description' } }, async () =>
+    withNamedSchemas(app.swagger()),
+  )
   done()
 }

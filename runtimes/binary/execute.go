@@ -293,7 +293,8 @@ func (e *execution) finish(status syscall.WaitStatus, cancelled bool) {
 		}
 		text := endText(status)
 		if len(tail) > 0 {
-			text += "\n" + string(tail)
+			// The last line in front: callers see the first line of an error, and a program says last what was wrong.
+			text += ": " + lastLine(tail) + "\n" + string(tail)
 		}
 		c.fail(kindFunction, strings.TrimRight(text, "\n"))
 	case e.started:
@@ -306,6 +307,11 @@ func (e *execution) finish(status syscall.WaitStatus, cancelled bool) {
 		}
 		c.respond(code, head, e.held, true)
 	}
+}
+
+func lastLine(text []byte) string {
+	trimmed := bytes.TrimRight(text, "\r\n")
+	return string(trimmed[bytes.LastIndexByte(trimmed, '\n')+1:])
 }
 
 func endText(status syscall.WaitStatus) string {

@@ -101,7 +101,8 @@ function startRunner(): Started {
 
 function commandLine(): readonly string[] {
   if (runtime.startsWith('nodejs')) return [process.execPath, join(ROOT, 'runtimes/nodejs/main.ts')]
-  if (runtime.startsWith('python3')) return ['python3', '-B', join(ROOT, 'runtimes/python3/main.py')]
+  if (runtime.startsWith('python3'))
+    return ['python3', '-B', join(ROOT, 'runtimes/python3/main.py')]
   if (values.runner === undefined) throw new RangeError('binary needs --runner or --image')
   return [values.runner]
 }
@@ -112,7 +113,7 @@ async function greet(socket: Socket, dir: string): Promise<void> {
   const welcome = { protocol: 1, windowBytes: 1_048_576, payloadBytesMax: 1_114_112 }
   socket.write(encodeFrame(TYPE.WELCOME, 0, Buffer.from(JSON.stringify(welcome))))
   socket.write(encodeFrame(TYPE.INIT, 0, Buffer.from(JSON.stringify(init))))
-  for (let text = ''; !text.includes('"ok"'); ) {
+  for (let text = ''; !text.includes('"ok"');) {
     const [data] = (await once(socket, 'data')) as [Buffer]
     text += data.toString('latin1')
   }
@@ -128,9 +129,18 @@ interface Measured {
 
 /** Keeps `inFlight` calls going for `seconds`. */
 async function measure(socket: Socket, inFlight: number, seconds: number): Promise<Measured> {
-  const headers = ['content-type', 'text/plain', 'shoal-request-id', '01k9', 'shoal-protocol', 'http']
+  const headers = [
+    'content-type',
+    'text/plain',
+    'shoal-request-id',
+    '01k9',
+    'shoal-protocol',
+    'http',
+  ]
   const body = Buffer.alloc(bytes, 'x')
-  const requests = Array.from({ length: inFlight }, (_, at) => encodeRequest(at + 1, { headers, body }))
+  const requests = Array.from({ length: inFlight }, (_, at) =>
+    encodeRequest(at + 1, { headers, body }),
+  )
   const sentAt = new Float64Array(inFlight + 1)
   const latencies: number[] = []
   let calls = 0
@@ -161,7 +171,8 @@ async function measure(socket: Socket, inFlight: number, seconds: number): Promi
   socket.off('data', onData)
   const tookS = (performance.now() - startedAt) / 1_000
   const sorted = latencies.toSorted((a, b) => a - b)
-  const at = (share: number): number => Number((sorted[Math.floor(sorted.length * share)] ?? 0).toFixed(3))
+  const at = (share: number): number =>
+    Number((sorted[Math.floor(sorted.length * share)] ?? 0).toFixed(3))
   return { inFlight, callsPerSecond: Math.round(calls / tookS), p50Ms: at(0.5), p99Ms: at(0.99) }
 }
 
@@ -188,7 +199,8 @@ class PrefixReader {
       const type = bytesNow[from + 4]
       const ended = ((bytesNow[from + 5] ?? 0) & 1) === 1
       const id = bytesNow.readUInt32BE(from + 8)
-      if (type === TYPE.ERROR) throw new Error(`call failed: ${bytesNow.toString('utf8', from + 13)}`)
+      if (type === TYPE.ERROR)
+        throw new Error(`call failed: ${bytesNow.toString('utf8', from + 13)}`)
       const size = bytesNow.readUInt32BE(from)
       const whole = Math.min(size, bytesNow.length - from - 12)
       this.#skip = size - whole
@@ -197,7 +209,8 @@ class PrefixReader {
       const next = this.#answered(id)
       if (next !== undefined) out.push(next)
     }
-    if (this.#skip === 0 && from < bytesNow.length) this.#prefix = Buffer.from(bytesNow.subarray(from))
+    if (this.#skip === 0 && from < bytesNow.length)
+      this.#prefix = Buffer.from(bytesNow.subarray(from))
     return out
   }
 }

@@ -104,20 +104,24 @@ it('a failing tool shows its last lines', async () => {
   })
 })
 
-it('a build that is called off ends the tool and what the tool started', async () => {
-  await using scope = await hostScope()
-  await scope.tool('npm', 'sleep 600 & echo $! > "$HOME/../pid"; echo started; wait')
-  const off = new AbortController()
-  const outcome = assert.rejects(scope.build(PACKAGE, off.signal), { code: 'CALLER_GONE' })
-  await eventually(() => scope.lines.includes('started'))
-  const [work = ''] = await readdir(path.join(scope.folder, 'tmp'))
-  const pid = Number(await readFile(path.join(scope.folder, 'tmp', work, 'pid'), 'utf8'))
-  assert.ok(pid > 1)
-  off.abort()
-  await outcome
-  await sleep(10)
-  await eventually(() => ended(pid))
-})
+it(
+  'a build that is called off ends the tool and what the tool started',
+  { timeout: 60_000 },
+  async () => {
+    await using scope = await hostScope()
+    await scope.tool('npm', 'sleep 600 & echo $! > "$HOME/../pid"; echo started; wait')
+    const off = new AbortController()
+    const outcome = assert.rejects(scope.build(PACKAGE, off.signal), { code: 'CALLER_GONE' })
+    await eventually(() => scope.lines.includes('started'))
+    const [work = ''] = await readdir(path.join(scope.folder, 'tmp'))
+    const pid = Number(await readFile(path.join(scope.folder, 'tmp', work, 'pid'), 'utf8'))
+    assert.ok(pid > 1)
+    off.abort()
+    await outcome
+    await sleep(10)
+    await eventually(() => ended(pid))
+  },
+)
 
 /** Gone, or waiting to be collected. */
 async function ended(pid: number): Promise<boolean> {

@@ -4,10 +4,11 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Value } from 'typebox/value'
 import { releaseId } from '#controller/catalogue/index.ts'
 import { SqliteStore } from '#controller/store/index.ts'
 import { verifyEnvelope } from '#shared/envelope.ts'
-import type { NodeCommand, TrustDocument } from '#shared/schemas/command.ts'
+import { NodeCommand, type TrustDocument } from '#shared/schemas/command.ts'
 import { controllerScope, type ControllerScope } from '#test/controller-scope.ts'
 import { deploy, joinNode, roll, signal } from '#test/deploy.ts'
 import { eventually } from '#test/eventually.ts'
@@ -104,7 +105,8 @@ async function checkDisk({ folder }: ControllerScope, trust: TrustDocument): Pro
   const open = await store.rollouts({ open: true })
   assert.ok(open.length <= 1, 'a rollout that was superseded is not open')
   const command = (await store.nodeCommand('edge-1')) ?? assert.fail('no command')
-  const signed = (await verifyEnvelope(command.envelope, trust, 'command')) as NodeCommand
+  const payload = await verifyEnvelope(command.envelope, trust, 'command')
+  const signed = Value.Parse(NodeCommand, payload)
   assert.equal(signed.generation, command.generation, 'the generation is that of its envelope')
   return command.generation
 }

@@ -1,10 +1,17 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { it } from 'node:test'
+import { Value } from 'typebox/value'
+import { ApiError } from '#shared/schemas/api.ts'
 import { subjects } from '#shared/subjects.ts'
 import { controllerScope } from '#test/controller-scope.ts'
 import { collect, deploy, joinNode, roll, signal } from '#test/deploy.ts'
 import { eventually } from '#test/eventually.ts'
+
+/** Status and code of an error. */
+async function codeOf(response: Response): Promise<[number, string]> {
+  return [response.status, Value.Parse(ApiError, await response.json()).code]
+}
 
 it('a function is uploaded, rolled out by signed command, called, logged and deleted', async () => {
   await using controller = await controllerScope()
@@ -124,11 +131,7 @@ it('what a call ends in on the node is what the caller gets', async () => {
   await using node = await joinNode(controller, { name: 'edge-1' })
   await deploy(controller, 'sieve', 1)
   const call = (query = '') => controller.fetch(`/v1/functions/sieve/invoke${query}`)
-  const code = async (response: Response) => {
-    const body = (await response.json()) as { code: string }
-    return [response.status, body.code]
-  }
-  assert.deepEqual(await code(await call()), [503, 'NODE_OFFLINE'])
+  assert.deepEqual(await codeOf(await call()), [503, 'NODE_OFFLINE'])
   await roll(controller, 'sieve')
   node.answer = () => ({
     head: {
@@ -152,16 +155,16 @@ it('what a call ends in on the node is what the caller gets', async () => {
     head: { status: 0, headers: [], code: 'FUNCTION_ERROR', message: 'TypeError: x' },
     body: '',
   })
-  assert.deepEqual(await code(await call()), [500, 'FUNCTION_ERROR'])
-  assert.deepEqual(await code(await call('?node=edge-9')), [404, 'NODE_UNKNOWN'])
+  assert.deepEqual(await codeOf(await call()), [500, 'FUNCTION_ERROR'])
+  assert.deepEqual(await codeOf(await call('?node=edge-9')), [404, 'NODE_UNKNOWN'])
   const big = await controller.fetch('/v1/functions/sieve/invoke', {
     method: 'POST',
     body: new Uint8Array(768 * 1024 + 1),
   })
-  assert.deepEqual(await code(big), [413, 'BODY_TOO_LARGE'])
+  assert.deepEqual(await codeOf(big), [413, 'BODY_TOO_LARGE'])
   await node.disconnect()
-  await eventually(async () => (await controller.api.node('edge-1', signal())).online === false)
-  assert.deepEqual(await code(await call()), [503, 'NODE_OFFLINE'])
+  await eventually(async () => !(await controller.api.node('edge-1', signal())).online)
+  assert.deepEqual(await codeOf(await call()), [503, 'NODE_OFFLINE'])
 })
 
 it('wipe removes everything, and says which nodes have not confirmed', async () => {

@@ -5,8 +5,9 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import WebSocket from 'ws'
-import type { ControllerEvent } from '#shared/schemas/api.ts'
+import { Value } from 'typebox/value'
+import { WebSocket } from 'ws'
+import { ApiError, ControllerEvent } from '#shared/schemas/api.ts'
 import { controllerScope } from '#test/controller-scope.ts'
 import { deploy, joinNode, roll, signal } from '#test/deploy.ts'
 import { eventually } from '#test/eventually.ts'
@@ -24,7 +25,7 @@ it('starts without NATS, says so, and connects when it comes', async () => {
   await deploy(controller, 'sieve', 1)
   const call = await controller.fetch('/v1/functions/sieve/invoke')
   assert.equal(call.status, 503)
-  assert.equal(((await call.json()) as { code: string }).code, 'NODE_OFFLINE')
+  assert.equal(Value.Parse(ApiError, await call.json()).code, 'NODE_OFFLINE')
   const nats = await controller.startNats()
   await eventually(async () => (await fetch(`${controller.url}/readyz`)).status === 200)
   // Lost and found again, without a hand.
@@ -100,8 +101,7 @@ it('SIGTERM ends it within 10 s with exit code 0, whatever is open', async () =>
       headers: { 'content-type': 'application/x-tar' },
       body: new ReadableStream({ pull: () => new Promise(() => undefined) }),
       signal: upload.signal,
-      duplex: 'half',
-    } as RequestInit)
+    })
     .catch(() => undefined)
   await sleep(200)
   const startedMs = performance.now()
@@ -119,13 +119,15 @@ it('events reach whoever listens, with the token by header or by query', async (
   const url = `${controller.url.replace('http', 'ws')}/v1/events`
   for (const wrong of [url, `${url}?token=wrong`]) {
     const refused = new WebSocket(wrong)
-    const [error] = (await once(refused, 'error')) as [Error]
-    assert.match(error.message, /401/)
+    const [error] = await once(refused, 'error')
+    assert.match(String(error), /401/)
   }
   const seen: ControllerEvent[] = []
   const socket = new WebSocket(`${url}?token=${controller.token}`)
   await once(socket, 'open')
-  socket.on('message', (data: Buffer) => seen.push(JSON.parse(data.toString()) as ControllerEvent))
+  socket.on('message', (data: Buffer) =>
+    seen.push(Value.Parse(ControllerEvent, JSON.parse(data.toString()))),
+  )
   await using node = await joinNode(controller, { name: 'edge-1' })
   await deploy(controller, 'sieve', 1)
   const { id } = await roll(controller, 'sieve')

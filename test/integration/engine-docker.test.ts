@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
-import { connect, createServer, type Server, type Socket } from 'node:net'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { DockerEngine } from '#agent/handlers/index.ts'
@@ -9,6 +7,7 @@ import { Fault } from '#shared/fault.ts'
 import { busyboxImage } from '#test/busybox-image.ts'
 import { dockerScope, type DockerScope } from '#test/docker.ts'
 import { eventually } from '#test/eventually.ts'
+import { socketRelay } from '#test/socket-relay.ts'
 import { tempFolder } from '#test/temp.ts'
 import {
   engineConformance,
@@ -181,35 +180,3 @@ describe('engine docker: when the daemon is out of reach', () => {
     assert.ok(Fault.is(watch.lost[0], 'ENGINE_UNAVAILABLE'))
   })
 })
-
-/** A socket in front of the daemon's that can be cut, as when the daemon is killed. */
-async function socketRelay(path: string, target: string) {
-  const open = new Set<Socket>()
-  let server: Server
-  const mend = async (): Promise<void> => {
-    server = createServer((near) => {
-      const far = connect(target)
-      for (const [one, other] of [
-        [near, far],
-        [far, near],
-      ] as const) {
-        open.add(one)
-        one.pipe(other)
-        one.on('error', () => other.destroy())
-        one.on('close', () => {
-          open.delete(one)
-          other.destroy()
-        })
-      }
-    })
-    server.listen(path)
-    await once(server, 'listening')
-  }
-  const cut = async (): Promise<void> => {
-    server.close()
-    for (const socket of open) socket.destroy()
-    await rm(path, { force: true })
-  }
-  await mend()
-  return { path, cut, mend, [Symbol.asyncDispose]: cut }
-}

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import type { RolloutNode } from '#shared/schemas/api.ts'
+import { Type } from 'typebox'
+import { Value } from 'typebox/value'
+import { AssignmentView, type RolloutNode } from '#shared/schemas/api.ts'
 import { controllerScope } from '#test/controller-scope.ts'
 import { deploy, joinNode, roll, signal } from '#test/deploy.ts'
 import { eventually } from '#test/eventually.ts'
@@ -137,7 +139,7 @@ it('abort gives an offline node back what it had; who has the new release keeps 
   const aborted = await api.abortRollout(id, signal())
   assert.deepEqual([aborted.state, aborted.reason], ['aborted', 'aborted by request'])
   const response = await controller.fetch('/v1/assignments')
-  const assignments = (await response.json()) as { node: string; release: string }[]
+  const assignments = Value.Parse(Type.Array(AssignmentView), await response.json())
   assert.deepEqual(
     assignments.map(({ node, release }) => [node, release]),
     [

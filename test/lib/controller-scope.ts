@@ -15,6 +15,14 @@ export interface ControllerOptions {
   readonly env?: Readonly<Record<string, string>>
 }
 
+/** What `fetch` takes; the bearer token is added. */
+export interface CallInit {
+  readonly method?: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string | Uint8Array<ArrayBuffer> | ReadableStream
+  readonly signal?: AbortSignal
+}
+
 /** A real controller as a process of its own, with a real nats-server, on a data folder of its own. */
 export interface ControllerScope extends AsyncDisposable {
   readonly folder: string
@@ -33,7 +41,7 @@ export interface ControllerScope extends AsyncDisposable {
   kill(signal?: NodeJS.Signals): Promise<ChildExit>
   /** Again, on the same folder and port. */
   start(): Promise<void>
-  fetch(path: string, init?: RequestInit): Promise<Response>
+  fetch(path: string, init?: CallInit): Promise<Response>
 }
 
 export async function controllerScope(options: ControllerOptions = {}): Promise<ControllerScope> {
@@ -93,6 +101,8 @@ export async function controllerScope(options: ControllerOptions = {}): Promise<
     fetch: (path, init = {}) =>
       fetch(`${url}${path}`, {
         ...init,
+        // Bodies that are streams need it; others do not mind.
+        duplex: 'half',
         headers: { authorization: `Bearer ${token}`, ...init.headers },
       }),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

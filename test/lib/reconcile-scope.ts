@@ -90,19 +90,26 @@ export interface NodeOptions {
   /** Absolute; everything of the agent lies below. */
   readonly folder: string
   readonly installation: string
+  /** Default: Docker's usual one. */
+  readonly dockerSocket?: string
 }
 
 const RUNNER = join(import.meta.dirname, '../../runtimes/nodejs/main.ts')
 
 /** The engine as an agent would make it, on this machine's runtimes. */
-export function makeEngine({ kind, folder, installation }: NodeOptions): Engine {
+export function makeEngine({
+  kind,
+  folder,
+  installation,
+  dockerSocket = '/var/run/docker.sock',
+}: NodeOptions): Engine {
   const command = [process.execPath, '--disable-warning=MODULE_TYPELESS_PACKAGE_JSON', RUNNER]
   const images: ImagesSource = {
     load: async () =>
       kind === 'docker' ? testImages() : { arch: 'amd64', process: { nodejs: { command } } },
   }
   if (kind === 'docker') {
-    return new DockerEngine({ socketPath: '/var/run/docker.sock', installation, images })
+    return new DockerEngine({ socketPath: dockerSocket, installation, images })
   }
   return new ProcessEngine({ folder: join(folder, 'h'), installation, images, env: process.env })
 }

@@ -32,7 +32,7 @@ export interface Frame {
 
 /** Cuts a stream of bytes into frames. */
 export class FrameReader {
-  #rest = Buffer.alloc(0)
+  #rest: Buffer = Buffer.alloc(0)
 
   push(bytes: Buffer): Frame[] {
     this.#rest = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes])
@@ -141,7 +141,13 @@ export class ClientCall {
 type Message = Readonly<Record<string, unknown>>
 
 function parseMessage(payload: Buffer): Message {
-  return JSON.parse(payload.toString()) as Message
+  const value: unknown = JSON.parse(payload.toString())
+  if (!isMessage(value)) throw new TypeError('a message that is no JSON object')
+  return value
+}
+
+function isMessage(value: unknown): value is Message {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 export interface InitInput {
@@ -195,11 +201,17 @@ export class RunnerSession implements AsyncDisposable {
     return this.#slot(type).promise
   }
 
-  hello(): Promise<Message> {
+  async hello(): Promise<Message> {
     return this.message(TYPE.HELLO)
   }
 
-  welcome(message: Message = { protocol: 1, windowBytes: this.windowBytes, payloadBytesMax: 1_114_112 }): void {
+  async readyMessage(): Promise<Message> {
+    return this.message(TYPE.READY)
+  }
+
+  welcome(
+    message: Message = { protocol: 1, windowBytes: this.windowBytes, payloadBytesMax: 1_114_112 },
+  ): void {
     this.send(TYPE.WELCOME, 0, JSON.stringify(message))
   }
 
@@ -216,9 +228,15 @@ export class RunnerSession implements AsyncDisposable {
   /** Starts a call; `end` false: the body goes on. */
   begin(input: RequestInput = {}, end = true): ClientCall {
     this.#lastId += 1
-    const call = new ClientCall(this.#lastId, this.windowBytes - Buffer.byteLength(input.body ?? ''))
-    this.#calls.set(call.id, call)
+    const call = this.track(this.#lastId, this.windowBytes - Buffer.byteLength(input.body ?? ''))
     this.socket.write(encodeRequest(call.id, input, end))
+    return call
+  }
+
+  /** Expects answers with this id; the request is sent by the caller. */
+  track(id: number, credit = this.windowBytes): ClientCall {
+    const call = new ClientCall(id, credit)
+    this.#calls.set(id, call)
     return call
   }
 

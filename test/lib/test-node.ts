@@ -8,12 +8,13 @@ import {
   type NatsConnection,
 } from '@nats-io/transport-node'
 import { createUser, type KeyPair } from '@nats-io/nkeys'
+import { Value } from 'typebox/value'
 import { verifyEnvelope, verifyTrust } from '#shared/envelope.ts'
-import type {
-  Assignment,
-  CommandReply,
+import {
   NodeCommand,
-  TrustDocument,
+  type Assignment,
+  type CommandReply,
+  type TrustDocument,
 } from '#shared/schemas/command.ts'
 import type { FunctionReport, Heartbeat, Hello, LogLine } from '#shared/schemas/health.ts'
 import type { Arch, Labels } from '#shared/schemas/names.ts'
@@ -24,7 +25,7 @@ import {
   type HelloReply,
   type InvokeHead,
   type InvokeReplyHead,
-  type JoinReply,
+  JoinReply,
   type JoinToken,
   type LogsRequest,
 } from '#shared/schemas/wire.ts'
@@ -184,7 +185,7 @@ export class TestNode implements AsyncDisposable {
     if (this.refuseWith !== undefined) {
       return refused(this.refuseWith.code, this.refuseWith.message)
     }
-    const command = (await verifyEnvelope(envelope, this.trust, 'command')) as NodeCommand
+    const command = Value.Parse(NodeCommand, await verifyEnvelope(envelope, this.trust, 'command'))
     if (command.node !== this.id) return refused('COMMAND_AUDIENCE', `for ${command.node}`)
     if (command.generation <= this.generation) {
       return refused('COMMAND_REPLAYED', `have ${this.generation}`)
@@ -242,7 +243,7 @@ export class TestNode implements AsyncDisposable {
   }
 
   #invoke(message: Msg): void {
-    const head = JSON.parse(message.headers?.get(HEAD_HEADER) ?? '') as InvokeHead
+    const head: InvokeHead = JSON.parse(message.headers?.get(HEAD_HEADER) ?? '')
     const body = Buffer.from(message.data)
     this.invokes.push({ head, body })
     const answer = this.answer(head, body)
@@ -269,7 +270,7 @@ async function joinWith(
   key: KeyPair,
   { name, arch = 'amd64', labels = {} }: TestNodeOptions,
 ): Promise<{ join: JoinReply; root: string }> {
-  const { url, secret, root } = JSON.parse(Buffer.from(token, 'base64url').toString()) as JoinToken
+  const { url, secret, root }: JoinToken = JSON.parse(Buffer.from(token, 'base64url').toString())
   const response = await fetch(`${url}/v1/join`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -277,5 +278,5 @@ async function joinWith(
   })
   const body = await response.text()
   if (!response.ok) throw new Error(`join refused: ${response.status} ${body}`)
-  return { join: JSON.parse(body) as JoinReply, root }
+  return { join: Value.Parse(JoinReply, JSON.parse(body)), root }
 }

@@ -13,35 +13,39 @@ const NAMES = ['a', 'b', 'c'] as const
 
 // Few values on purpose: the hard cases are combinations.
 const presence = fc.constantFrom<NodeFact['presence']>('online', 'offline', 'unknown')
-const fact: fc.Arbitrary<NodeFact> = fc
+const report = fc
   .record({
-    enrolled: fc.boolean().chain((gone) => (gone ? fc.boolean() : fc.constant(true))),
-    presence,
-    issued: fc.boolean(),
-    sent: fc.boolean(),
-    accepted: fc.boolean(),
-    refused: fc.constantFrom(undefined, 'COMMAND_EXPIRED', 'NODE_TIMEOUT'),
-    report: fc.constantFrom(undefined, 'ready', 'failed', 'starting', 'old'),
-    reportGeneration: fc.constantFrom(GENERATION - 1, GENERATION),
-    unfit: fc.integer({ min: 0, max: 9 }).map((n) => n === 0),
+    state: fc.constantFrom<'ready' | 'failed' | 'starting'>('ready', 'failed', 'starting'),
+    release: fc.constantFrom(R2, R2, 'r1-11111111'),
   })
-  .map((made) => ({
-    enrolled: made.enrolled,
-    presence: made.presence,
-    sentGeneration: made.sent ? GENERATION : 0,
-    acceptedGeneration: made.accepted ? GENERATION : GENERATION - 1,
-    reportGeneration: made.reportGeneration,
-    ...(made.issued ? { issuedGeneration: GENERATION } : {}),
-    ...(made.refused === undefined ? {} : { refusal: { code: made.refused, message: 'no' } }),
-    ...(made.unfit ? { unfit: { code: 'ARCH_MISMATCH', message: 'arm64' } } : {}),
-    ...(made.report === undefined
-      ? {}
-      : {
-          report: reportOf('sieve', made.report === 'old' ? 'r1-11111111' : R2, {
-            state: made.report === 'old' ? 'ready' : (made.report as 'ready'),
-          }),
-        }),
-  }))
+  .map(({ state, release }) => reportOf('sieve', release, { state }))
+const parts = {
+  enrolled: fc.boolean().chain((gone) => (gone ? fc.boolean() : fc.constant(true))),
+  presence,
+  sentGeneration: fc.constantFrom(0, GENERATION),
+  acceptedGeneration: fc.constantFrom(GENERATION - 1, GENERATION),
+  reportGeneration: fc.constantFrom(GENERATION - 1, GENERATION),
+  issuedGeneration: fc.constant(GENERATION),
+  refusal: fc
+    .constantFrom('COMMAND_EXPIRED', 'NODE_TIMEOUT')
+    .map((code) => ({ code, message: 'no' })),
+  report,
+}
+const unfit = fc.constant({ code: 'ARCH_MISMATCH', message: 'arm64' })
+const requiredKeys = [
+  'enrolled',
+  'presence',
+  'sentGeneration',
+  'acceptedGeneration',
+  'reportGeneration',
+] as const
+const fact: fc.Arbitrary<NodeFact> = fc.oneof(
+  { weight: 9, arbitrary: fc.record(parts, { requiredKeys: [...requiredKeys] }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ ...parts, unfit }, { requiredKeys: [...requiredKeys, 'unfit'] }),
+  },
+)
 const fleet = fc.record({ a: fact, b: fact, c: fact })
 /** What the fleet looks like, and how long until the next look. */
 const history = fc.array(fc.record({ fleet, afterMs: fc.integer({ min: 0, max: 20_000 }) }), {
