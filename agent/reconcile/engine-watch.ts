@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Engine, HandlerExit } from '#agent/handlers/index.ts'
+import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { ReconcileLog } from './apply.ts'
 
@@ -23,7 +24,8 @@ export interface EngineWatchOptions {
  * Knows whether the engine answers, and looks at it from time to time, because events can be lost.
  *
  * ```
- * lost --survey ok--> present --survey or call fails, stream ends--> lost (tries again after 100 ms, doubling to 2 s)
+ * unknown --survey ok--> present --survey or call fails, stream ends--> lost (tries again after 100 ms, doubling to 2 s)
+ *    +------fails------------------------------------------------------^
  * ```
  */
 export class EngineWatch {
@@ -31,8 +33,8 @@ export class EngineWatch {
   readonly #over = new AbortController()
   readonly #exits: Disposable
   readonly #loop: Promise<void>
-  #state: 'present' | 'lost' = 'lost'
-  #surveyed = false
+  #state: 'unknown' | 'present' | 'lost' = 'unknown'
+  #fault: Fault | undefined
   #hurry = new AbortController()
 
   constructor(options: EngineWatchOptions) {
@@ -41,20 +43,22 @@ export class EngineWatch {
     this.#loop = this.#run()
   }
 
+  /** `present` only once it is known what an earlier agent has left behind. */
   get state(): 'present' | 'lost' {
-    return this.#state
+    return this.#state === 'present' ? 'present' : 'lost'
   }
 
-  /** True once it is known what an earlier agent has left behind. */
-  get surveyed(): boolean {
-    return this.#surveyed
+  /** Why it is lost. */
+  get fault(): Fault | undefined {
+    return this.#fault
   }
 
   /** Somebody found that it does not answer. */
   lost(error: unknown): void {
     if (this.#state === 'lost') return
     this.#state = 'lost'
-    this.#options.log.warn({ [LOG_KEYS.err]: error }, 'engine lost')
+    this.#fault = Fault.from(error)
+    this.#options.log.warn({ [LOG_KEYS.err]: this.#fault }, 'engine lost')
     this.#options.onLost()
     this.#hurry.abort()
   }
@@ -75,12 +79,12 @@ export class EngineWatch {
       try {
         await survey(signal)
         retryMs = RETRY_FIRST_MS
-        if (this.#state === 'lost') {
+        if (this.#state !== 'present') {
           log.info({}, 'engine answers')
           pauseMs = SECOND_LOOK_MS
         }
         this.#state = 'present'
-        this.#surveyed = true
+        this.#fault = undefined
         onBack()
       } catch (error) {
         if (signal.aborted) return

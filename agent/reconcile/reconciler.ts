@@ -69,6 +69,7 @@ export interface CloseOptions {
  *
  * One loop owns every change. Events (a new wish, a handler that is ready or gone, an overrun, the engine back, a timer) only
  * wake it. Nothing happens before the first `setDesired`: until then nobody knows what is wanted, so nothing may be removed.
+ * And nothing is started before the first survey of the engine: until then nobody knows what runs.
  */
 export class Reconciler implements AsyncDisposable {
   readonly #options: ReconcilerOptions
@@ -110,7 +111,13 @@ export class Reconciler implements AsyncDisposable {
   setDesired(assignments: readonly Assignment[]): void {
     const names = new Set(assignments.map(({ fn }) => fn))
     for (const [fn, state] of this.#functions) if (!names.has(fn)) state.assign(undefined)
-    for (const assignment of assignments) this.#stateOf(assignment.fn).assign(assignment)
+    for (const assignment of assignments) {
+      const { fn } = assignment
+      const state = this.#stateOf(fn)
+      state.assign(assignment)
+      // Not left to the loop: once this returns, nobody who calls the function may be told that it is unknown.
+      if (state.routing === undefined) apply(this.#shop, { kind: 'route', fn, reason: 'new' })
+    }
     this.#told = true
     this.#wake()
   }
@@ -118,7 +125,9 @@ export class Reconciler implements AsyncDisposable {
   /** One entry per function that shall run here, by name. */
   report(): FunctionReport[] {
     const states = [...this.#functions.values()].toSorted((a, b) => (a.fn < b.fn ? -1 : 1))
-    return states.map(reportOf).filter((report) => report !== undefined)
+    return states
+      .map((state) => reportOf(state, this.#watch.fault))
+      .filter((report) => report !== undefined)
   }
 
   /** Resolves when nothing is left to do, now or under way; a later try of something that failed does not count. */
@@ -196,7 +205,7 @@ export class Reconciler implements AsyncDisposable {
       this.#woken = Promise.withResolvers()
       if (this.#over.signal.aborted) return
       try {
-        if (this.#told && this.#watch.surveyed) await this.#round()
+        if (this.#told) await this.#round()
       } catch (error) {
         this.#options.log.error({ [LOG_KEYS.err]: error }, 'round failed')
       }
@@ -218,7 +227,8 @@ export class Reconciler implements AsyncDisposable {
       this.#wake()
       return
     }
-    if (this.#background.size > 0) return
+    // Before the first survey nobody knows which bundles are in use.
+    if (this.#background.size > 0 || this.#watch.state === 'lost') return
     if (!this.#calm) this.#track(this.#collectGarbage())
     else this.#settle()
     this.#calm = true
@@ -252,7 +262,7 @@ export class Reconciler implements AsyncDisposable {
   /** Tells the lanes whether calls without a handler should wait or be refused. */
   #announce(): void {
     for (const state of this.#functions.values()) {
-      const reason = reasonOf(state)
+      const reason = reasonOf(state, undefined)
       if (reason !== undefined && isHopeless(state)) state.lane?.setUnavailable(reason)
       else state.lane?.setStarting()
     }

@@ -7,13 +7,22 @@ const MESSAGE_CHARS_MAX = 2_000
 /** In a row; up to here the pause before the next start is shorter than a caller's patience. */
 const EXITS_MAX = 3
 
-/** One function as health reports it; undefined for one that is only on its way out. */
-export function reportOf(state: FunctionState): FunctionReport | undefined {
+/**
+ * One function as health reports it; undefined for one that is only on its way out.
+ *
+ * @param engineFault - why the engine is away, when it is
+ */
+export function reportOf(
+  state: FunctionState,
+  engineFault: Fault | undefined,
+): FunctionReport | undefined {
   const { assignment, lane } = state
   if (assignment === undefined) return undefined
   const stats = lane?.stats()
-  const kind = stateOf(state, assignment)
-  const reason = kind === 'ready' ? undefined : reasonOf(state)
+  const plain = stateOf(state, assignment)
+  const stuck = engineFault !== undefined && ['pending', 'starting'].includes(plain)
+  const kind = stuck ? 'failed' : plain
+  const reason = kind === 'ready' ? undefined : reasonOf(state, engineFault)
   const phases = Array.from(state.held.values(), ({ handler }) => handler.state.kind)
   return {
     fn: state.fn,
@@ -34,8 +43,11 @@ export function reportOf(state: FunctionState): FunctionReport | undefined {
 }
 
 /** Why the function is not as it should be; undefined when nothing is known to be wrong. */
-export function reasonOf({ refusal, fault }: FunctionState): Reason | undefined {
-  const why = refusal ?? fault
+export function reasonOf(
+  { refusal, fault }: FunctionState,
+  engineFault: Fault | undefined,
+): Reason | undefined {
+  const why = refusal ?? engineFault ?? fault
   if (why === undefined) return undefined
   const { text } = why.details
   // The function's own error is worth more than its first line.

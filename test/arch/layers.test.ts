@@ -9,6 +9,8 @@ const ROOT = resolve(import.meta.dirname, '../..')
 const LAYERS: readonly { readonly from: string; readonly may: readonly string[] }[] = [
   { from: 'shared/', may: ['shared/'] },
   { from: 'proto/', may: ['proto/'] },
+  // Its version is the package's.
+  { from: 'agent/agent.ts', may: ['agent/', 'shared/', 'package.json'] },
   { from: 'agent/', may: ['agent/', 'shared/', 'proto/'] },
   // Talks HTTP, like any client.
   {
@@ -17,6 +19,8 @@ const LAYERS: readonly { readonly from: string; readonly may: readonly string[] 
   },
   { from: 'controller/', may: ['controller/', 'shared/', 'proto/'] },
   { from: 'runtimes/', may: ['runtimes/', 'shared/'] },
+  // README's tables are made from both parts' schemas.
+  { from: 'deploy/docs.ts', may: ['agent/config/', 'controller/config/', 'shared/'] },
   // Sets up and starts the parts: it meets them where it must agree with them, and else as processes.
   {
     from: 'deploy/',
@@ -26,7 +30,10 @@ const LAYERS: readonly { readonly from: string; readonly may: readonly string[] 
 
 /** Packages that only some folders may know. */
 const PACKAGES: readonly { readonly name: string; readonly only: readonly string[] }[] = [
-  { name: 'dockerode', only: ['agent/handlers/docker/', 'controller/build/', 'deploy/'] },
+  {
+    name: 'dockerode',
+    only: ['agent/handlers/docker/', 'controller/build/', 'controller/main.ts', 'deploy/'],
+  },
   { name: 'fastify', only: ['agent/proxy/http/', 'agent/health/', 'controller/'] },
   { name: 'node:dgram', only: ['agent/proxy/coap/', 'deploy/'] },
   { name: '@grpc/grpc-js', only: ['agent/proxy/grpc/', 'deploy/'] },
@@ -101,7 +108,7 @@ function moduleOf(file: string): string {
 
 /** Folders without an index: each file is a subject of its own. */
 function isFlat(target: string): boolean {
-  return /^(shared|proto|runtimes)\//.test(target)
+  return /^(shared|proto|runtimes)\//.test(target) || target === 'package.json'
 }
 
 function imports(file: string): string[] {

@@ -88,7 +88,7 @@ describe('engine process: what only it does', () => {
     const spec = await scriptSpec(bed, 'sleep 600')
     await engine.start(spec, within())
     const file = join(spec.folder, 'process.json')
-    const { process: _, ...cut } = JSON.parse(await readFile(file, 'utf8')) as { process: unknown }
+    const { process: _, ...cut }: { process: unknown } = JSON.parse(await readFile(file, 'utf8'))
     await writeFile(file, JSON.stringify(cut))
     assert.equal((await engine.list(within()))[0]?.state, 'running')
     await engine.stop(spec.id, 0, within())

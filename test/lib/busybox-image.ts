@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 import Docker from 'dockerode'
 import { pack } from 'tar-stream'
 import { TEST_LABEL } from './docker.ts'
+import { bytesOf } from './bytes.ts'
 import { tempFolder } from './temp.ts'
 
 const run = promisify(execFile)
@@ -39,8 +40,7 @@ export async function busyboxImage(docker: Docker, label: string): Promise<strin
     tar.entry({ name, type: 'directory', mode: 0o755 })
   }
   tar.finalize()
-  const chunks: Uint8Array[] = []
-  for await (const chunk of tar) chunks.push(chunk as Uint8Array)
+  const chunks = await Array.fromAsync(tar, bytesOf)
   const stream: NodeJS.ReadableStream = await docker.importImage(
     Readable.from([Buffer.concat(chunks)]),
     {
@@ -74,7 +74,11 @@ async function busybox(): Promise<Buffer> {
   if (file === undefined) throw new Error('apt-get download busybox-static left no package')
   await run('dpkg', ['-x', file, 'x'], { cwd: folder.path })
   const root = folder.join('x')
-  return readFile(`${root}/bin/busybox`).catch(() => readFile(`${root}/usr/bin/busybox`))
+  const merged = await access(`${root}/bin/busybox`).then(
+    () => false,
+    () => true,
+  )
+  return readFile(merged ? `${root}/usr/bin/busybox` : `${root}/bin/busybox`)
 }
 
 function isDynamic({ stdout }: { readonly stdout: string }): boolean {

@@ -20,6 +20,7 @@ import { Fault } from '#shared/fault.ts'
 import type { Assignment, FunctionSettings } from '#shared/schemas/command.ts'
 import type { FunctionReport, LogLine } from '#shared/schemas/health.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
+import { bytesOf } from './bytes.ts'
 import { eventually } from './eventually.ts'
 import { testImages } from './images.ts'
 import { invocation } from './invoke-scope.ts'
@@ -54,8 +55,7 @@ export async function packBundle(files: Files): Promise<Buffer> {
   const tar = pack()
   for (const [name, text] of Object.entries(files)) tar.entry({ name, mtime: new Date(0) }, text)
   tar.finalize()
-  const chunks: Uint8Array[] = []
-  for await (const chunk of tar) chunks.push(chunk as Uint8Array)
+  const chunks = await Array.fromAsync(tar, bytesOf)
   return promisify(zstdCompress)(Buffer.concat(chunks))
 }
 
@@ -211,8 +211,7 @@ export async function assignmentOf(
 export async function call(router: InvokeRouter, fn: string, body = ''): Promise<string> {
   const result = await router.invoke(invocation({ fn, body: Buffer.from(body) }))
   if (Buffer.isBuffer(result.body)) return result.body.toString()
-  const chunks: Uint8Array[] = []
-  for await (const chunk of result.body) chunks.push(chunk as Uint8Array)
+  const chunks = await Array.fromAsync(result.body, bytesOf)
   return Buffer.concat(chunks).toString()
 }
 

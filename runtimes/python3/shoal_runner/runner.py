@@ -15,6 +15,7 @@ from . import VERSION, api
 from . import protocol as p
 from .call import Call
 from .contract import error_text
+from .forked import Forked
 from .load import load
 from .logs import Logs, adopt_handlers, capture_output
 from .loop import Loop
@@ -42,29 +43,6 @@ class Connection:
         self.window_bytes = p.WINDOW_BYTES
         self.payload_bytes_max = p.PAYLOAD_BYTES_MAX
         self.ended = on_ended
-
-
-class Forked:
-    """Tells a child that the function has forked, and that came back into the runner's code, to end."""
-
-    def __init__(self, runner):
-        self._set = False
-        self._runner = runner
-        os.register_at_fork(after_in_child=self._in_child)
-
-    def is_set(self):
-        return self._set
-
-    def _in_child(self):
-        self._set = True
-        connection = self._runner.connection
-        if connection is not None:
-            connection.writer.closed = True
-            connection.sock.close()
-
-    @staticmethod
-    def leave():
-        os._exit(0)
 
 
 class Runner:
