@@ -156,6 +156,8 @@ function makeBuilder(config: LoadedConfig, images: Images, log: Logger): Builder
     docker: useDocker ? new Docker({ socketPath: config.dockerSocket }) : undefined,
     ca: config.caBundle,
     proxy: { http: config.httpProxy, https: config.httpsProxy, no: config.noProxy },
+    // Without Docker, npm and pip are found where this process would find them.
+    ...(process.env['PATH'] === undefined ? {} : { searchPath: process.env['PATH'] }),
     log,
   })
 }

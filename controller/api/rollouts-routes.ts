@@ -39,6 +39,8 @@ export const rolloutsRoutes: FastifyPluginCallbackTypebox<RouteOptions> = (
     {
       schema: {
         summary: 'Assign a release to all selected nodes and follow it from there',
+        description:
+          'An open rollout of the same function is aborted. When the rollout is done, its selector becomes the function’s placement: a node that joins later and matches it gets the same release and settings.',
         body: NewRollout,
         response: { 202: Rollout },
       },

@@ -7,5 +7,6 @@
  */
 export { bootstrap, BootstrapFailure } from './bootstrap.ts'
 export type { Bootstrapped, BootstrapOptions } from './bootstrap.ts'
+export { startDockerd } from './dockerd.ts'
 export type { OwnDockerd } from './dockerd.ts'
 export { coapClient, natsServer } from './programs.ts'

@@ -194,7 +194,8 @@ export class Call {
    */
   write(bytes: Uint8Array, taken?: () => void): void {
     if (this.ended) {
-      taken?.()
+      // Not at once: a source that pays no heed to the end of the call must not turn for ever.
+      if (taken !== undefined) setImmediate(taken)
       return
     }
     this.#waitingBytes += bytes.length
@@ -224,8 +225,7 @@ export class Call {
     if (this.ended) return
     this.#host.flushPartialLines(this)
     this.#host.writer.text(TYPE.ERROR, this.id, kind, cut(message, LIMIT.textBytes))
-    this.#end()
-    this.abort(new Error('the call has ended'))
+    this.#end(new Error('the call has ended'))
   }
 
   /** Tells the function to stop, without an answer. */
@@ -251,9 +251,7 @@ export class Call {
 
   /** The connection is gone: nobody waits for an answer any more. */
   lose(reason: Error): void {
-    if (this.ended) return
-    this.#end()
-    this.abort(reason)
+    if (!this.ended) this.#end(reason)
   }
 
   #valid(status: number, head: string): boolean {
@@ -314,12 +312,14 @@ export class Call {
     this.#end()
   }
 
-  #end(): void {
+  /** @param early - why the call ends before its answer does: the function is told before its source is asked for more */
+  #end(early?: Error): void {
     this.ended = true
     const waiting = this.#waiting
     this.#waiting = undefined
     this.#waitingBytes = 0
     this.#host.ended(this)
+    if (early !== undefined) this.abort(early)
     if (waiting !== undefined) for (const { taken } of waiting) taken?.()
   }
 }

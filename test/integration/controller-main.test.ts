@@ -99,7 +99,10 @@ it('SIGTERM ends it within 10 s with exit code 0, whatever is open', async () =>
     .fetch('/v1/functions/other/releases', {
       method: 'POST',
       headers: { 'content-type': 'application/x-tar' },
-      body: new ReadableStream({ pull: () => new Promise(() => undefined) }),
+      body: new ReadableStream({
+        start: (stream) => stream.enqueue(new Uint8Array(512)),
+        pull: () => new Promise(() => undefined),
+      }),
       signal: upload.signal,
     })
     .catch(() => undefined)

@@ -16,14 +16,21 @@ const secretOf = (token: string) =>
 async function tryJoin(
   { url }: ControllerScope,
   request: { secret: string; nodeKey: string; name?: string },
-): Promise<{ status: number; node: string | undefined; code: string | undefined }> {
+): Promise<{
+  status: number
+  node: string | undefined
+  code: string | undefined
+  message: string | undefined
+}> {
   const response = await fetch(`${url}/v1/join`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ arch: 'amd64', labels: {}, ...request }),
   })
-  const { node, code }: { node?: string; code?: string } = JSON.parse(await response.text())
-  return { status: response.status, node, code }
+  const { node, code, message }: { node?: string; code?: string; message?: string } = JSON.parse(
+    await response.text(),
+  )
+  return { status: response.status, node, code, message }
 }
 
 const newKey = () => createUser().getPublicKey()
@@ -46,10 +53,10 @@ it('a join token is good for its uses and its time, and a lost reply costs none'
   const stillFirst = await tryJoin(controller, { secret, nodeKey, name: 'edge' })
   assert.deepEqual([stillFirst.status, stillFirst.node], [200, 'edge'])
 
-  const brief = await api.createToken({ ttlMs: 1_000 }, signal())
+  const brief = await api.createToken({ ttlMs: 1_000, uses: 1_000 }, signal())
   await eventually(async () => {
     const late = await tryJoin(controller, { secret: secretOf(brief.token), nodeKey: newKey() })
-    return late.status === 403 && late.code === 'JOIN_REFUSED'
+    return late.status === 403 && /expired/.test(late.message ?? '')
   })
   const guess = await tryJoin(controller, { secret: 'x'.repeat(43), nodeKey: newKey() })
   assert.deepEqual([guess.status, guess.code], [403, 'JOIN_REFUSED'])

@@ -8,7 +8,7 @@ import { zstdCompress } from 'node:zlib'
 import { pack, type Header } from 'tar-stream'
 import { BundleStore, type BundleStoreOptions } from '#agent/handlers/index.ts'
 import { Fault } from '#shared/fault.ts'
-import { bytesOf } from '#test/bytes.ts'
+import { collectBytes } from '#test/bytes.ts'
 import { tempFolder, type TempFolder } from '#test/temp.ts'
 
 type Entry = Partial<Header> & { readonly name: string; readonly text?: string }
@@ -17,8 +17,8 @@ async function archive(entries: readonly Entry[]): Promise<Buffer> {
   const tar = pack()
   for (const { text = '', ...header } of entries) tar.entry(header, text)
   tar.finalize()
-  const chunks = await Array.fromAsync(tar, bytesOf)
-  return promisify(zstdCompress)(Buffer.concat(chunks))
+  const bytes = await collectBytes(tar)
+  return promisify(zstdCompress)(bytes)
 }
 
 const digestOf = (letter: string): string => `sha256:${letter.repeat(64)}`

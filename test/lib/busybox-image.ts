@@ -2,10 +2,10 @@ import { execFile } from 'node:child_process'
 import { access, readFile, readdir } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { promisify } from 'node:util'
-import Docker from 'dockerode'
+import type Docker from 'dockerode'
 import { pack } from 'tar-stream'
 import { TEST_LABEL } from './docker.ts'
-import { bytesOf } from './bytes.ts'
+import { collectBytes } from './bytes.ts'
 import { tempFolder } from './temp.ts'
 
 const run = promisify(execFile)
@@ -40,20 +40,17 @@ export async function busyboxImage(docker: Docker, label: string): Promise<strin
     tar.entry({ name, type: 'directory', mode: 0o755 })
   }
   tar.finalize()
-  const chunks = await Array.fromAsync(tar, bytesOf)
-  const stream: NodeJS.ReadableStream = await docker.importImage(
-    Readable.from([Buffer.concat(chunks)]),
-    {
-      repo: label,
-      tag: 'busybox',
-      changes: [
-        `LABEL ${TEST_LABEL}=${label}`,
-        'ENV PATH=/bin',
-        'WORKDIR /shoal/fn',
-        'CMD ["/bin/sh","main.sh"]',
-      ],
-    },
-  )
+  const bytes = await collectBytes(tar)
+  const stream: NodeJS.ReadableStream = await docker.importImage(Readable.from([bytes]), {
+    repo: label,
+    tag: 'busybox',
+    changes: [
+      `LABEL ${TEST_LABEL}=${label}`,
+      'ENV PATH=/bin',
+      'WORKDIR /shoal/fn',
+      'CMD ["/bin/sh","main.sh"]',
+    ],
+  })
   for await (const _ of stream);
   const { Id } = await docker.getImage(`${label}:busybox`).inspect()
   return Id
@@ -70,7 +67,7 @@ async function busybox(): Promise<Buffer> {
   }
   await using folder = await tempFolder()
   await run('apt-get', ['download', 'busybox-static'], { cwd: folder.path, timeout: 120_000 })
-  const [file] = (await readdir(folder.path)).filter((name) => name.endsWith('.deb'))
+  const file = (await readdir(folder.path)).find((name) => name.endsWith('.deb'))
   if (file === undefined) throw new Error('apt-get download busybox-static left no package')
   await run('dpkg', ['-x', file, 'x'], { cwd: folder.path })
   const root = folder.join('x')
@@ -78,7 +75,7 @@ async function busybox(): Promise<Buffer> {
     () => false,
     () => true,
   )
-  return readFile(merged ? `${root}/usr/bin/busybox` : `${root}/bin/busybox`)
+  return await readFile(merged ? `${root}/usr/bin/busybox` : `${root}/bin/busybox`)
 }
 
 function isDynamic({ stdout }: { readonly stdout: string }): boolean {

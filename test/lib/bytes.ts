@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict'
 
-/** What a stream gave, as bytes; streams of other things fail. */
-export function bytesOf(chunk: unknown): Uint8Array {
-  assert.ok(chunk instanceof Uint8Array)
-  return chunk
+/** All bytes of a stream; a stream of other things fails. */
+export async function collectBytes(stream: AsyncIterable<unknown>): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  for await (const chunk of stream) {
+    assert.ok(chunk instanceof Uint8Array)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
 }

@@ -68,7 +68,14 @@ export async function productScope(
   const containers = async () => {
     const id = await readFile(join(data, 'agent/installation-id'), 'utf8').catch(() => undefined)
     if (id === undefined) return []
-    return docker.listContainers({ all: true, filters: { label: [`shoal=${id.trim()}`] } })
+    const filters = { label: [`shoal=${id.trim()}`] }
+    return docker
+      .listContainers({ all: true, filters })
+      .catch((error: Error & { code?: string }) => {
+        // An engine of this product's own has ended with it, and with an engine goes all that ran on it.
+        if (error.code === 'ENOENT' && extra['SHOAL_DOCKER_SOCKET'] !== undefined) return []
+        throw error
+      })
   }
   const run = (command: string, args: readonly string[], options: RunOptions = {}) =>
     runProgram(command, args, { ...options, env })

@@ -16,11 +16,11 @@ import {
 import { InvokeRouter } from '#agent/invoke/index.ts'
 import { Reconciler, type ReconcilerOptions } from '#agent/reconcile/index.ts'
 import { systemClock } from '#shared/clock.ts'
-import { Fault } from '#shared/fault.ts'
+import type { Fault } from '#shared/fault.ts'
 import type { Assignment, FunctionSettings } from '#shared/schemas/command.ts'
 import type { FunctionReport, LogLine } from '#shared/schemas/health.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
-import { bytesOf } from './bytes.ts'
+import { collectBytes } from './bytes.ts'
 import { eventually } from './eventually.ts'
 import { testImages } from './images.ts'
 import { invocation } from './invoke-scope.ts'
@@ -55,8 +55,8 @@ export async function packBundle(files: Files): Promise<Buffer> {
   const tar = pack()
   for (const [name, text] of Object.entries(files)) tar.entry({ name, mtime: new Date(0) }, text)
   tar.finalize()
-  const chunks = await Array.fromAsync(tar, bytesOf)
-  return promisify(zstdCompress)(Buffer.concat(chunks))
+  const bytes = await collectBytes(tar)
+  return promisify(zstdCompress)(bytes)
 }
 
 /** Artifacts in a folder, by digest; counts how often each is asked for. */
@@ -185,8 +185,10 @@ export async function nodeBed(kind: EngineKind): Promise<NodeBed> {
     async [Symbol.asyncDispose]() {
       await using engine = makeEngine(options)
       const signal = AbortSignal.timeout(30_000)
-      for (const { id } of await engine.list(signal)) await engine.stop(id, 0, signal)
+      const left = await engine.list(signal)
+      for (const { id } of left) await engine.stop(id, 0, signal)
       await temp[Symbol.asyncDispose]()
+      if (left.length > 0) throw new Error(`handlers left behind: ${JSON.stringify(left)}`)
     },
   }
 }
@@ -210,9 +212,8 @@ export async function assignmentOf(
 /** Body of the answer as text. @throws Fault */
 export async function call(router: InvokeRouter, fn: string, body = ''): Promise<string> {
   const result = await router.invoke(invocation({ fn, body: Buffer.from(body) }))
-  if (Buffer.isBuffer(result.body)) return result.body.toString()
-  const chunks = await Array.fromAsync(result.body, bytesOf)
-  return Buffer.concat(chunks).toString()
+  const bytes = Buffer.isBuffer(result.body) ? result.body : await collectBytes(result.body)
+  return bytes.toString()
 }
 
 /** The function's report once it is in this state. */

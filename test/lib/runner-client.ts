@@ -175,7 +175,9 @@ export class RunnerSession implements AsyncDisposable {
 
   constructor(socket: Socket) {
     this.socket = socket
-    this.closed = once(socket, 'close')
+    this.closed = new Promise((resolve) => {
+      socket.once('close', resolve)
+    })
     socket.on('error', () => undefined)
     socket.on('data', (bytes: Buffer) => {
       for (const frame of this.#reader.push(bytes)) this.#onFrame(frame)

@@ -100,10 +100,9 @@ export class RunnerScope implements AsyncDisposable {
         SHOAL_SOCKET: temp.join('s'),
         SHOAL_HANDLER: 'test-handler',
       },
-      stdio: ['ignore', 'ignore', 'pipe'],
+      // What a runner says of a hostile agent is no output of the test.
+      stdio: 'ignore',
     })
-    // Complaints of the runner itself (a hostile agent is reported, too) are no output of the test.
-    child.stderr?.resume()
     reapAtExit(child)
     return new RunnerScope(temp, listener, child)
   }

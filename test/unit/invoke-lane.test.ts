@@ -78,11 +78,14 @@ describe('admission', () => {
   })
 
   it('a function that is unavailable while an older release still serves goes on serving', () => {
-    const scope = new LaneScope()
+    const scope = new LaneScope({ concurrency: 1 })
     const old = scope.attached()
     scope.lane.setUnavailable({ code: 'FUNCTION_LOAD', message: 'no' })
     assert.equal(scope.call('a').outcome, 'open')
+    const waiting = scope.call('waiting')
+    assert.equal(waiting.outcome, 'open')
     old.end()
+    assert.equal(waiting.outcome, 'FUNCTION_UNAVAILABLE')
     assert.equal(scope.call('b').outcome, 'FUNCTION_UNAVAILABLE')
   })
 

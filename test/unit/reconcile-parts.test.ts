@@ -20,29 +20,6 @@ describe('backoffMs', () => {
 })
 
 describe('survey', () => {
-  const record = (id: string): HandlerRecord => ({
-    id,
-    fn: 'f',
-    release: 'r1-00000000',
-    runtime: 'nodejs',
-    digest: `sha256:${'0'.repeat(64)}`,
-    bundleFolder: '/b',
-    limits: { memoryMiB: 1, cpus: 1, pids: 1 },
-    network: 'none',
-    specDigest: 's',
-    env: {},
-    concurrency: 1,
-    timeoutMs: 1,
-  })
-  const observed = (id: string, state: ObservedHandler['state']): ObservedHandler => ({
-    id,
-    fn: 'f',
-    release: 'r1-00000000',
-    specDigest: 's',
-    state,
-    ...(state === 'exited' ? { exitCode: 4, oomKilled: true } : {}),
-  })
-
   it('finds what runs and is written down; all else that nobody knows is an orphan', () => {
     const result = survey({
       observed: [
@@ -88,14 +65,6 @@ describe('survey', () => {
 })
 
 describe('specDigestOf', () => {
-  const assignment = (settings: Partial<FunctionSettings> = {}): Assignment => ({
-    fn: 'f',
-    release: 'r1-00000000',
-    runtime: 'nodejs',
-    artifact: { digest: `sha256:${'0'.repeat(64)}`, bytes: 1 },
-    settings: { ...SETTINGS, ...settings },
-  })
-
   it('is another one for everything that a handler cannot change while it runs', () => {
     const others: readonly Partial<FunctionSettings>[] = [
       { memoryMiB: 99 },
@@ -117,3 +86,41 @@ describe('specDigestOf', () => {
     assert.equal(specDigestOf(assignment(same), 'image'), digest)
   })
 })
+
+function record(id: string): HandlerRecord {
+  return {
+    id,
+    fn: 'f',
+    release: 'r1-00000000',
+    runtime: 'nodejs',
+    digest: `sha256:${'0'.repeat(64)}`,
+    bundleFolder: '/b',
+    limits: { memoryMiB: 1, cpus: 1, pids: 1 },
+    network: 'none',
+    specDigest: 's',
+    env: {},
+    concurrency: 1,
+    timeoutMs: 1,
+  }
+}
+
+function observed(id: string, state: ObservedHandler['state']): ObservedHandler {
+  return {
+    id,
+    fn: 'f',
+    release: 'r1-00000000',
+    specDigest: 's',
+    state,
+    ...(state === 'exited' ? { exitCode: 4, oomKilled: true } : {}),
+  }
+}
+
+function assignment(settings: Partial<FunctionSettings> = {}): Assignment {
+  return {
+    fn: 'f',
+    release: 'r1-00000000',
+    runtime: 'nodejs',
+    artifact: { digest: `sha256:${'0'.repeat(64)}`, bytes: 1 },
+    settings: { ...SETTINGS, ...settings },
+  }
+}

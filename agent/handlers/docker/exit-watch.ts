@@ -4,6 +4,9 @@ import type { HandlerExit } from '../engine.ts'
 import { LABELS, containerName } from './container-options.ts'
 import { limited } from './docker-errors.ts'
 
+/** 128 + SIGKILL. */
+const EXIT_KILLED = 137
+const OOM_NEWS_MS = 250
 const BACKOFF_FIRST_MS = 100
 const BACKOFF_LAST_MS = 2_000
 const CALL_MS = 15_000
@@ -137,7 +140,8 @@ export class ExitWatch implements Disposable {
       return
     }
     const oom = this.#oom.delete(containerId)
-    await this.#ended(id, { exitCode: Number(attributes['exitCode'] ?? -1), oom }, signal)
+    // Not waited for: one handler's end must not hold up the news of another's.
+    void this.#ended(id, { exitCode: Number(attributes['exitCode'] ?? -1), oom }, signal)
   }
 
   /** Reports one end; asks the engine for what the event did not say. */
@@ -147,6 +151,10 @@ export class ExitWatch implements Disposable {
     signal: AbortSignal,
   ): Promise<void> {
     this.#running.delete(id)
+    // The engine may tell of the kill before it has heard why: "oom" comes on another path of the kernel's.
+    if (known?.exitCode === EXIT_KILLED && !known.oom) {
+      await sleep(OOM_NEWS_MS, undefined, { signal }).catch(() => undefined)
+    }
     const state = await this.#state(id, signal)
     this.#options.onExit({
       id,

@@ -8,9 +8,12 @@ export interface ProcessIdentity {
   readonly bootId: string
 }
 
-/** Of the kernel that runs now. */
-export function bootId(): string {
-  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+let boot: string | undefined
+
+/** Of the kernel that runs now; the same as long as this process lives. */
+function bootId(): string {
+  boot ??= readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+  return boot
 }
 
 /** The process that has this pid now; undefined when there is none, or only its zombie. */

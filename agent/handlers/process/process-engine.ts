@@ -20,6 +20,8 @@ export const PROCESS_ENGINE_WARNING =
   'engine "process": functions run as plain processes of this user, with some limits and NO isolation; for development only, use Docker for anything else'
 
 const POLL_MS = 250
+/** Output is looked at every so many polls. */
+const POLLS_PER_BOUND = 8
 const OUTPUT_BYTES_MAX = 1024 * 1024
 const OUTPUT_BYTES_KEPT = 64 * 1024
 /** SIGKILL works at once, except on a process that waits for a disk. */
@@ -284,6 +286,7 @@ class ProcessWatch implements Disposable {
   readonly #options: ProcessWatchOptions
   readonly #running = new Map<string, ProcessIdentity>()
   readonly #timer: NodeJS.Timeout
+  #polls = 0
 
   constructor(options: ProcessWatchOptions) {
     this.#options = options
@@ -312,8 +315,10 @@ class ProcessWatch implements Disposable {
   }
 
   #poll(): void {
+    this.#polls++
     for (const id of this.#running.keys()) {
       this.check(id)
+      if (this.#polls % POLLS_PER_BOUND !== 0) continue
       // Output that cannot be cut is cut next time; the folder may be on its way out.
       this.#options.boundOutput(id).catch(() => undefined)
     }

@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict'
+import { readdir, readFile } from 'node:fs/promises'
+import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { eventually } from '#test/eventually.ts'
+import { RunnerScope } from '#test/runner-scope.ts'
+
+/** Pids of processes that carry this entry in their environment: what calls of one runner have left. */
+async function processesWith(entry: string): Promise<readonly number[]> {
+  const found: number[] = []
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue
+    const environ = await readFile(`/proc/${name}/environ`, 'utf8').catch(() => '')
+    if (environ.split('\0').includes(entry)) found.push(Number(name))
+  }
+  return found
+}
+
+const script = (text: string): Readonly<Record<string, string>> => ({
+  'fn.sh': `#!/bin/sh\n${text}\n`,
+})
+
+describe('runner binary: programs', { timeout: 60_000 }, () => {
+  it('cancel ends the program and all that it has forked, also what has left its session', async () => {
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn: 'binary' })
+    const session = await scope.ready({ env: { MARK: scope.dir } })
+    const call = session.begin({ path: '/fork' })
+    await eventually(async () => (await processesWith(`MARK=${scope.dir}`)).length >= 5)
+    const startedAt = performance.now()
+    session.cancel(call)
+    assert.equal((await call.answer()).error?.kind, 3)
+    assert.ok(performance.now() - startedAt < 1_000)
+    assert.deepEqual(await processesWith(`MARK=${scope.dir}`), [])
+  })
+
+  it('what a program leaves running ends with its call, and does not hold up the answer', async () => {
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn: 'binary' })
+    const session = await scope.ready({ env: { MARK: scope.dir } })
+    const startedAt = performance.now()
+    assert.equal((await session.call({ path: '/leave' })).text, 'left')
+    assert.ok(performance.now() - startedAt < 5_000)
+    await eventually(async () => (await processesWith(`MARK=${scope.dir}`)).length === 0)
+  })
+
+  it('when the runner dies its programs die as well', async () => {
+    const fn = script('exec sleep 1000')
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.ready({ env: { MARK: scope.dir } })
+    session.begin()
+    await eventually(async () => (await processesWith(`MARK=${scope.dir}`)).length === 1)
+    scope.child.kill('SIGKILL')
+    await eventually(async () => (await processesWith(`MARK=${scope.dir}`)).length === 0)
+  })
+
+  it('leaves no zombies', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'binary',
+      fn: script('(true &)\ntrue &\necho ok'),
+    })
+    const session = await scope.ready()
+    for (let round = 0; round < 20; round += 1) await session.call()
+    await eventually(async () => {
+      const task = `/proc/${scope.child.pid}/task/${scope.child.pid}/children`
+      return (await readFile(task, 'utf8')).trim() === ''
+    })
+  })
+
+  it('an error carries the exit status and the end of stderr, and what was printed is not sent', async () => {
+    const fn = script('echo half; seq 1 5000 >&2; exit 9')
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.ready()
+    const { error, status } = await session.call()
+    assert.equal(status, 0)
+    assert.match(error?.text ?? '', /^exit status 9\n[\s\S]*4999\n5000$/)
+    assert.ok((error?.text.length ?? 0) < 4_200)
+  })
+
+  it('the only executable is the function; without a shebang it is a script of sh', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'binary',
+      fn: { work: 'printf "%s" "$1works"' },
+    })
+    const session = await scope.ready()
+    assert.equal((await session.call()).text, 'works')
+  })
+
+  it('two executables and no fn.sh: the error names them', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'binary',
+      fn: { a: '#!/bin/sh', b: '#!/bin/sh' },
+    })
+    const session = await scope.listener.session()
+    const ready = await session.init({ dir: scope.dir })
+    assert.match(String(ready['error']), /a, b are executable/)
+  })
+
+  it('long programs do not keep others from being started', async () => {
+    const fn = script('[ "$SHOAL_PATH" = /long ] && exec sleep 1000\nprintf quick')
+    await using scope = await RunnerScope.start({
+      runtime: 'binary',
+      fn,
+      env: { SHOAL_STARTS_MAX: '1' },
+    })
+    const session = await scope.ready()
+    for (let at = 0; at < 5; at += 1) session.begin({ path: '/long' })
+    await sleep(50)
+    assert.equal((await session.call({ path: '/quick' })).text, 'quick')
+  })
+
+  it('nothing of the runner is seen by the program but what is meant for it', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'binary',
+      fn: script('env; ls /proc/self/fd'),
+    })
+    const session = await scope.ready({ env: { OWN: '1' } })
+    const { text } = await session.call({ headers: ['x-a', 'b'] })
+    assert.match(text, /^SHOAL_HEADER_X_A=b$/m)
+    assert.match(text, /^OWN=1$/m)
+    assert.doesNotMatch(text, /SHOAL_SOCKET|SHOAL_HANDLER=/)
+    // stdin, stdout, stderr, 3 for the head, and the one that ls reads the folder with.
+    assert.match(text, /\n0\n1\n2\n3\n4\n$/)
+  })
+})

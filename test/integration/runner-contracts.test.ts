@@ -1,0 +1,408 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { Runtime } from '#shared/schemas/names.ts'
+import type { Answer, InitInput, RequestInput } from '#test/runner-client.ts'
+import { RunnerScope } from '#test/runner-scope.ts'
+
+type Files = Readonly<Record<string, string>>
+
+interface Asked {
+  readonly request?: RequestInput
+  readonly init?: Partial<InitInput>
+}
+
+/** Loads a function and calls it once. */
+async function ask(
+  runtime: Runtime,
+  fn: Files,
+  { request = {}, init = {} }: Asked = {},
+): Promise<Answer> {
+  await using scope = await RunnerScope.start({ runtime, fn })
+  const session = await scope.ready(init)
+  return session.call(request)
+}
+
+interface Row extends Asked {
+  readonly name: string
+  readonly files: Files
+  readonly text?: string
+  readonly status?: number
+  readonly error?: RegExp
+  /** A header of the answer: name, value. */
+  readonly header?: readonly [string, string]
+}
+
+function check(runtime: Runtime, rows: readonly Row[]): void {
+  for (const row of rows) {
+    it(row.name, async () => {
+      const answer = await ask(runtime, row.files, row)
+      if (row.error !== undefined) {
+        assert.match(answer.error?.text ?? 'no error', row.error)
+        return
+      }
+      assert.equal(answer.error, undefined)
+      assert.equal(answer.status, row.status ?? 200)
+      if (row.text !== undefined) assert.equal(answer.text, row.text)
+      if (row.header !== undefined) {
+        const [name, value] = row.header
+        assert.equal(answer.headers[answer.headers.indexOf(name) + 1], value)
+      }
+    })
+  }
+}
+
+const hello = 'x = () => "hello"; module.exports = (req, res) => res.send(x())'
+const native = 'export default () => new Response("native")'
+
+describe('nodejs: where the function is found', { timeout: 60_000 }, () => {
+  check('nodejs', [
+    { name: 'index.js, CommonJS in sloppy mode', files: { 'index.js': hello }, text: 'hello' },
+    { name: 'index.js with ESM syntax', files: { 'index.js': native }, text: 'native' },
+    { name: 'index.mjs', files: { 'index.mjs': native }, text: 'native' },
+    { name: 'fn.cjs', files: { 'fn.cjs': hello }, text: 'hello' },
+    {
+      name: 'index.ts, types stripped',
+      files: { 'index.ts': 'export default (r: Request): Response => new Response(r.method)' },
+      text: 'POST',
+    },
+    {
+      name: 'main of package.json, without its extension',
+      files: { 'package.json': '{"name":"fn","main":"lib/sieve"}', 'lib/sieve.js': hello },
+      text: 'hello',
+    },
+    {
+      name: 'exports of package.json, type module',
+      files: {
+        'package.json': '{"type":"module","exports":{".":{"import":"./src/a.js"}}}',
+        'src/a.js': native,
+      },
+      text: 'native',
+    },
+    {
+      name: 'the entry of INIT',
+      files: { 'index.js': 'throw 1', 'other.js': hello },
+      init: { entry: 'other.js' },
+      text: 'hello',
+    },
+    {
+      name: 'modules beside it can be required',
+      files: {
+        'index.js': 'module.exports = (q, s) => s.json(require("./data.json"))',
+        'data.json': '[1]',
+      },
+      text: '[1]',
+      header: ['content-type', 'application/json; charset=utf-8'],
+    },
+  ])
+})
+
+describe('nodejs: which contract it is', { timeout: 60_000 }, () => {
+  check('nodejs', [
+    {
+      name: 'an ES module says contract = classic',
+      files: {
+        'index.mjs': 'export const contract = "classic"\nexport default (q, s) => s.send("c")',
+      },
+      text: 'c',
+    },
+    {
+      name: 'a CommonJS module says contract = native',
+      files: {
+        'index.js': 'module.exports = () => new Response("n"); module.exports.contract = "native"',
+      },
+      text: 'n',
+    },
+    {
+      name: 'what a compiler made of an ES module is native',
+      files: {
+        'index.js':
+          'Object.defineProperty(exports, "__esModule", {value: true}); exports.default = () => new Response("n")',
+      },
+      text: 'n',
+    },
+    {
+      name: 'a Response from a CommonJS function: the error says what to do',
+      files: { 'index.js': 'module.exports = async () => new Response("n")' },
+      error: /module\.exports\.contract = 'native'/,
+    },
+    {
+      name: 'nothing from a native function: the error says what to do',
+      files: { 'index.mjs': 'export default async (req, res) => {}' },
+      error: /contract = 'classic'/,
+    },
+  ])
+})
+
+const classic = (body: string): Files => ({
+  'index.js': `module.exports = (req, res, next) => { ${body} }`,
+})
+
+describe('nodejs: the classic contract', { timeout: 60_000 }, () => {
+  check('nodejs', [
+    {
+      name: 'body is text, empty without a body',
+      files: classic('res.json([typeof req.body, req.body])'),
+      text: '["string",""]',
+    },
+    {
+      name: 'body beyond ASCII is read as UTF-8, rawBody keeps the bytes',
+      files: classic('res.json([req.body, req.rawBody.length])'),
+      request: { body: 'grüß' },
+      text: '["grüß",6]',
+    },
+    {
+      name: 'the request is a readable stream',
+      files: {
+        'index.js':
+          'module.exports = async (q, s) => { let n = 0; for await (const c of q) n += c.length; s.send(String(n)) }',
+      },
+      request: { body: 'x'.repeat(10_000) },
+      text: '10000',
+    },
+    {
+      name: 'query is parsed, url and path are there',
+      files: classic('res.json([req.query.a, req.url, req.path, req.is("json")])'),
+      request: { path: '/p', query: 'a=1&b=2', headers: ['content-type', 'application/json'] },
+      text: '["1","/p?a=1&b=2","/p","json"]',
+    },
+    { name: 'send of an object is JSON', files: classic('res.send({ a: 1 })'), text: '{"a":1}' },
+    {
+      name: 'text is plain text, unless it is an HTML page',
+      files: classic('res.send("<!doctype html><p>")'),
+      header: ['content-type', 'text/html; charset=utf-8'],
+    },
+    {
+      name: 'type, status, several values of a header',
+      files: classic('res.type("json").status(201).set({ "X-A": ["1", "2"] }).end("{}")'),
+      status: 201,
+      text: '{}',
+      header: ['content-type', 'application/json; charset=utf-8'],
+    },
+    {
+      name: 'write and end',
+      files: classic('res.write("a"); res.write("b"); res.end("c")'),
+      text: 'abc',
+    },
+    { name: 'next without an error is a 404', files: classic('next()'), status: 404 },
+    {
+      name: 'next with an error fails the call',
+      files: classic('next(new Error("nope"))'),
+      error: /nope/,
+    },
+    {
+      name: 'a rejection nobody handles belongs to its call',
+      files: classic('setTimeout(async () => { throw new Error("later") }, 1)'),
+      error: /later/,
+    },
+    {
+      name: 'an exception in a timer belongs to its call',
+      files: classic('setTimeout(() => { throw new Error("timer") }, 1)'),
+      error: /timer/,
+    },
+    {
+      name: 'a header with a line end is refused',
+      files: classic('res.set("x-a", "1\\n2").send("no")'),
+      error: /line end/,
+    },
+    {
+      name: 'a second answer is an error that the first one does not feel',
+      files: classic('res.send("one"); try { res.send("two") } catch {}'),
+      text: 'one',
+    },
+  ])
+})
+
+const handler = (body: string): Files => ({
+  'index.mjs': `export default async (request, context) => { ${body} }`,
+})
+
+describe('nodejs: the native contract', { timeout: 60_000 }, () => {
+  check('nodejs', [
+    {
+      name: 'request and response are instances of the standard classes',
+      files: handler(
+        'const r = new Response("x"); return Response.json([request instanceof Request, r instanceof Response, await r.clone().text(), (await request.clone().json()).a])',
+      ),
+      request: { body: '{"a":5}' },
+      text: '[true,true,"x",5]',
+      header: ['content-type', 'application/json'],
+    },
+    {
+      name: 'a body can be read once',
+      files: handler('await request.text(); return request.text()'),
+      request: { body: 'x' },
+      error: /already been read/,
+    },
+    {
+      name: 'a request can be copied with changes',
+      files: handler(
+        'const copy = new Request(request, { headers: { "x-new": "1" } }); return new Response(copy.headers.get("x-new") + await copy.text())',
+      ),
+      request: { body: 'y' },
+      text: '1y',
+    },
+    {
+      name: 'headers object, status and bytes',
+      files: handler(
+        'const headers = new Headers({ "X-A": "b" }); return new Response(new Uint8Array([65]), { status: 202, headers })',
+      ),
+      status: 202,
+      text: 'A',
+      header: ['x-a', 'b'],
+    },
+    { name: 'redirects', files: handler('return Response.redirect("http://a/b")'), status: 302 },
+    {
+      name: 'a status that has no body',
+      files: handler('return new Response(null, { status: 204 })'),
+      status: 204,
+      text: '',
+    },
+    {
+      name: 'context: names, deadline and signal',
+      files: handler(
+        'return Response.json([context.fn, context.release, context.deadlineMs, context.signal.aborted])',
+      ),
+      request: { deadlineMs: 5_000 },
+      text: '["test","r1-test",5000,false]',
+    },
+  ])
+
+  it('the signal aborts when the call is cancelled', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'nodejs',
+      fn: handler(
+        'context.signal.addEventListener("abort", () => console.log("aborted")); await new Promise(() => {})',
+      ),
+    })
+    const session = await scope.ready()
+    const call = session.begin()
+    await session.ping()
+    session.cancel(call)
+    const line = await session.log(({ text }) => text === 'aborted')
+    assert.equal(line.id, call.id)
+  })
+
+  it('an exception that belongs to no call: every call gets an answer, then the process ends', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'nodejs',
+      fn: {
+        'index.mjs':
+          'setTimeout(() => { throw new Error("from nowhere") }, 300)\nexport default () => new Promise(() => {})',
+      },
+    })
+    const session = await scope.ready()
+    const calls = [session.begin(), session.begin()]
+    for (const call of calls) {
+      const { error } = await call.answer()
+      assert.equal(error?.kind, 0)
+      assert.match(error.text, /from nowhere/)
+    }
+    assert.equal(await scope.exited, 70)
+  })
+})
+
+const py = (text: string): Files => ({ 'fn.py': text })
+
+describe('python3: contracts', { timeout: 60_000 }, () => {
+  check('python3', [
+    {
+      name: 'fn(input): None without a body',
+      files: py('def fn(input):\n  return repr(input)'),
+      text: 'None',
+    },
+    {
+      name: 'fn(input, headers): names in Title-Case',
+      files: py(
+        'def fn(input, headers):\n  return input + headers["X-Lab"] + headers["Content-Length"]',
+      ),
+      request: { body: 'ü', headers: ['x-lab', '7'] },
+      text: 'ü72',
+    },
+    { name: 'None is an empty answer', files: py('def fn(input):\n  pass'), text: '' },
+    {
+      name: 'a dict is JSON',
+      files: py('def fn(input):\n  return {"a": "ü"}'),
+      text: '{"a": "ü"}',
+    },
+    { name: 'async fn', files: py('async def fn(input):\n  return "async"'), text: 'async' },
+    {
+      name: 'handle: body and status',
+      files: py('def handle(request, context):\n  return request.json(), 201'),
+      request: { body: '[1]' },
+      status: 201,
+      text: '[1]',
+      header: ['content-type', 'application/json'],
+    },
+    {
+      name: 'handle: body, status and headers',
+      files: py('def handle(request, context):\n  return "no", 418, {"X-Pot": "tea"}'),
+      status: 418,
+      header: ['x-pot', 'tea'],
+    },
+    {
+      name: 'a coroutine from a function that is not async',
+      files: py(
+        'async def work():\n  return "worked"\ndef handle(request, context):\n  return work()',
+      ),
+      text: 'worked',
+    },
+    {
+      name: 'main.py and a named function',
+      files: {
+        'src/main.py': 'import beside\ndef answer(request, context):\n  return beside.X',
+        'src/beside.py': 'X = "beside"',
+      },
+      init: { entry: 'src/main.py:answer' },
+      text: 'beside',
+    },
+    {
+      name: 'installed requirements are found in .deps, also by .pth',
+      files: {
+        'fn.py': 'import dep, far\ndef fn(input):\n  return dep.X + far.Y',
+        '.deps/dep.py': 'X = "dep"',
+        '.deps/far.pth': 'elsewhere\n',
+        '.deps/elsewhere/far.py': 'Y = "far"',
+      },
+      text: 'depfar',
+    },
+    {
+      name: 'sys.exit fails the call, the process stays',
+      files: py('import sys\ndef fn(input):\n  sys.exit(3)'),
+      error: /SystemExit: 3/,
+    },
+    {
+      name: 'the runner is not in the way of modules with its names',
+      files: {
+        'fn.py': 'import protocol\ndef fn(input):\n  return protocol.X',
+        'protocol.py': 'X = "own"',
+      },
+      text: 'own',
+    },
+  ])
+
+  it('the logging module keeps its levels', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'python3',
+      fn: py(
+        'import logging\nlogging.basicConfig(level=logging.DEBUG, format="%(message)s")\ndef fn(input):\n  logging.debug("d")\n  logging.info("i")\n  logging.warning("w")\n  logging.error("e")\n  return "ok"',
+      ),
+    })
+    const session = await scope.ready()
+    const call = session.begin()
+    await call.answer()
+    const own = session.logs.filter(({ id }) => id === call.id)
+    assert.deepEqual(
+      own.map(({ level, text }) => `${level}${text}`),
+      ['0d', '1i', '2w', '3e'],
+    )
+  })
+
+  it('a function that forks: the child ends with the call, the parent goes on', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'python3',
+      fn: py('import os\ndef fn(input):\n  return "child" if os.fork() == 0 else "parent"'),
+    })
+    const session = await scope.ready()
+    for (let round = 0; round < 3; round += 1) assert.equal((await session.call()).text, 'parent')
+  })
+})
