@@ -29,7 +29,7 @@ export function survey(input: SurveyInput): Survey {
   const { observed, folderIds, records, expectedIds, knownIds } = input
   const running = new Map(observed.map((one) => [one.id, one]))
   const found = records.filter(
-    ({ id }) => !knownIds.has(id),
+    ({ id }) => running.get(id)?.state === 'running' && !knownIds.has(id),
   )
   const foundIds = new Set(found.map(({ id }) => id))
   const allIds = new Set([...running.keys(), ...folderIds])

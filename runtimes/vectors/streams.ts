@@ -21,7 +21,10 @@ type ProtocolError =
 interface StreamVector {
   readonly name: string
   readonly receiver: 'agent' | 'runner'
-  /** Where the connection stands: just connected, after WELCOME, or after READY {ok:true} with no call in flight. */
+  /**
+   * Where the connection stands: just connected, after WELCOME, or after READY {ok:true} with no call in flight. A function
+   * that is called with the path `/never` does not answer.
+   */
   readonly after: 'connect' | 'welcome' | 'ready'
   /** True: the bytes of one frame alone show it. False: it takes the state of the connection or the call. */
   readonly local: boolean
@@ -183,11 +186,11 @@ export const STREAMS: readonly StreamVector[] = [
   stream('second hello', 'agent', 'welcome', 'FORBIDDEN', [json('HELLO', HELLO_JSON)]),
   stream('request with id 0', 'runner', 'ready', 'FORBIDDEN', [request(0)]),
   stream('request with the id of a call in flight', 'runner', 'ready', 'FORBIDDEN', [
-    request(1, {}, false),
-    request(1, {}, false),
+    request(1, { path: '/never' }, false),
+    request(1, { path: '/never' }, false),
   ]),
   stream('data after the end of the body', 'runner', 'ready', 'FORBIDDEN', [
-    request(1, {}, false),
+    request(1, { path: '/never' }, false),
     raw('DATA', 1, '61', 1),
     raw('DATA', 1, '62'),
   ]),

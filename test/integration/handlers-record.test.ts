@@ -51,7 +51,3 @@ describe("a handler's folder", () => {
     assert.deepEqual(folders.read().records, [record])
   })
 })
-
-async function modeOf(path: string): Promise<number> {
-  return (await stat(path)).mode & 0o777
-}

@@ -19,7 +19,8 @@ async function ask(
 ): Promise<Answer> {
   await using scope = await RunnerScope.start({ runtime, fn })
   const session = await scope.ready(init)
-  return session.call(request)
+  const answer = await session.call(request)
+  return answer
 }
 
 interface Row extends Asked {

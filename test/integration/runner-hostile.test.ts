@@ -50,7 +50,7 @@ for (const { runtime, fixture } of SUBJECTS) {
       for (const vector of vectors.filter(({ after }) => after === 'ready')) {
         session.socket.write(Buffer.from(vector.hex, 'hex'))
         if (vector.error === null) {
-          assert.equal((await session.ping(Buffer.from('after'))).length > 0, true, vector.name)
+          await session.ping()
         } else {
           await session.closed
           session = await grown.again()
@@ -62,12 +62,8 @@ for (const { runtime, fixture } of SUBJECTS) {
     it('more body than granted closes the connection', async () => {
       await using scope = await RunnerScope.start({ runtime, fn: fixture })
       const session = await scope.ready()
-      // A function that does not read, where the runner leaves the reading to it.
-      session.begin({ path: '/never' }, false)
-      const part = Buffer.alloc(65_536)
-      for (let bytes = 0; bytes < 2 * 1024 * 1024; bytes += part.length) {
-        session.send(TYPE.DATA, 1, part)
-      }
+      const call = session.begin({ path: '/never' }, false)
+      session.send(TYPE.DATA, call.id, Buffer.alloc(session.windowBytes + 1))
       await session.closed
       const next = await scope.again()
       assert.equal((await next.call({ path: '/echo', body: 'well' })).text, 'well')
