@@ -91,6 +91,8 @@ async function runTestFiles(
       [
         '--test',
         '--test-concurrency=1',
+        // A failed test may leave a handle open; that must not hold up the rest for ever.
+        '--test-force-exit',
         `--test-timeout=${TEST_TIMEOUT_MS}`,
         '--test-reporter=spec',
         ...files,

@@ -1,0 +1,230 @@
+"""The Python runner's own tests: the shared vectors, and what does not need an agent. Run: python3 -m unittest test_runner"""
+
+import json
+import os
+import random
+import unittest
+
+from shoal_runner import protocol as p
+from shoal_runner.api import Headers, Request, Response, title_headers
+from shoal_runner.contract import BadAnswer, Contract, count_arguments, parts_of
+from shoal_runner.logs import Logs
+
+VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vectors")
+
+
+def vectors(name):
+    with open(os.path.join(VECTORS, name), encoding="utf-8") as file:
+        return json.load(file)
+
+
+class FramesTest(unittest.TestCase):
+    def test_vectors_are_read_however_they_are_split(self):
+        found = vectors("frames.json")
+        self.assertGreater(len(found), 20)
+        expected = []
+        stream = b""
+        for vector in found:
+            data = bytes.fromhex(vector["hex"])
+            stream += data
+            expected.append((getattr(p, vector["type"]), int(vector["end"]), vector["id"], data[12:]))
+        numbers = random.Random(3)
+        for _ in range(50):
+            decoder = p.Decoder()
+            seen = []
+            at = 0
+            while at < len(stream):
+                size = numbers.choice((1, 5, 12, 13, 100, 5_000))
+                seen.extend(decoder.feed(stream[at : at + size]))
+                at += size
+            self.assertEqual(seen, expected)
+
+    def test_requests_are_split(self):
+        for vector in vectors("frames.json"):
+            if vector["type"] != "REQUEST":
+                continue
+            fields = vector["fields"]
+            deadline_ms, head, body = p.parse_request(bytes.fromhex(vector["hex"])[12:])
+            method, path, query, *headers = p.split_head(head)
+            self.assertEqual(
+                (deadline_ms, method, path, query, headers, body.hex()),
+                (
+                    fields["deadlineMs"],
+                    fields["method"],
+                    fields["path"],
+                    fields["query"],
+                    fields.get("headers", []),
+                    fields.get("bodyHex", ""),
+                ),
+                vector["name"],
+            )
+
+    def test_vectors_are_written(self):
+        written = 0
+        for vector in vectors("frames.json"):
+            fields = vector["fields"]
+            body = bytes.fromhex(fields.get("bodyHex", ""))
+            flags = p.END if vector["end"] else 0
+            kind = vector["type"]
+            if kind == "RESPONSE":
+                head = "\n".join(fields.get("headers", [])).encode()
+                data = p.response(vector["id"], fields["status"], head, body, flags)
+            elif kind == "WINDOW":
+                data = p.window(vector["id"], fields["bytes"])
+            elif kind in ("ERROR", "LOG"):
+                first = fields.get("kind", fields.get("level"))
+                data = p.text_frame(getattr(p, kind), vector["id"], first, fields["text"], p.TEXT_BYTES_MAX)
+            elif kind in ("DATA", "PONG"):
+                data = p.frame(getattr(p, kind), vector["id"], body, flags)
+            else:
+                continue
+            written += 1
+            self.assertEqual(data.hex(), vector["hex"], vector["name"])
+        self.assertGreater(written, 10)
+
+    def test_local_errors_are_seen(self):
+        seen = 0
+        for vector in vectors("streams.json"):
+            if not vector["local"] or vector["receiver"] != "runner" or vector["error"] is None:
+                continue
+            if vector["error"] not in ("FRAME_TOO_LARGE", "HEAD_MALFORMED") and "request" not in vector["name"]:
+                # These need the connection: the conformance suite has them.
+                continue
+            seen += 1
+            with self.assertRaises(p.ProtocolError) as raised:
+                for kind, _flags, _id, payload in p.Decoder().feed(bytes.fromhex(vector["hex"])):
+                    self.assertEqual(kind, p.REQUEST)
+                    p.parse_request(payload)
+            self.assertEqual(raised.exception.code, vector["error"], vector["name"])
+        self.assertGreater(seen, 4)
+
+    def test_random_bytes_end_in_a_protocol_error_or_in_silence(self):
+        numbers = random.Random(4)
+        for _ in range(300):
+            decoder = p.Decoder()
+            try:
+                for _ in range(20):
+                    for kind, _flags, _id, payload in decoder.feed(numbers.randbytes(numbers.randrange(1, 200))):
+                        if kind == p.REQUEST:
+                            p.parse_request(payload)
+            except p.ProtocolError:
+                pass
+
+    def test_text_is_cut_between_characters(self):
+        self.assertEqual(p.cut("abc", 3), b"abc")
+        self.assertEqual(p.cut("aüüü", 6), "aü...".encode())
+
+
+class ContractTest(unittest.TestCase):
+    def test_arguments_are_counted(self):
+        for function, count in (
+            (lambda: 0, 0),
+            (lambda a: a, 1),
+            (lambda a, b=1: a, 2),
+            (lambda *all: all, 2),
+            (lambda a, *, key=1: a, 1),
+            (lambda a, b, c=1: a, 2),
+        ):
+            self.assertEqual(count_arguments(function, 2), count)
+
+    def test_async_is_seen(self):
+        async def routine(request, context):
+            pass
+
+        async def generator(request, context):
+            yield ""
+
+        class Callable:
+            async def __call__(self, request, context):
+                pass
+
+        for function, is_async in ((routine, True), (generator, True), (Callable(), True), (lambda a: a, False)):
+            self.assertEqual(Contract(function, "native", "f", "r").is_async, is_async)
+
+    def test_results(self):
+        text, data = b"content-type\ntext/plain; charset=utf-8", b"content-type\napplication/json"
+        for result, expected in (
+            ("ü", (200, text, "ü".encode())),
+            (None, (200, b"", b"")),
+            (b"\xff", (200, b"content-type\napplication/octet-stream", b"\xff")),
+            ({"a": 1}, (200, data, b'{"a": 1}')),
+            ([1], (200, data, b"[1]")),
+            (5, (200, data, b"5")),
+            (("x", 404), (404, text, b"x")),
+            (("x", 200, {"X-A": ["1", 2]}), (200, b"x-a\n1\nx-a\n2\n" + text, b"x")),
+            (Response("x", 201, [("Content-Type", "a/b")]), (201, b"content-type\na/b", b"x")),
+            (Response("x", content_type="a/b"), (200, b"content-type\na/b", b"x")),
+        ):
+            self.assertEqual(parts_of(result, "native"), expected)
+
+    def test_bad_results(self):
+        for result in (
+            object(),
+            ("x", 99),
+            ("x", "200"),
+            ("x", True),
+            ("x", 200, {"a b": "c"}),
+            ("x", 200, {"a": "c\nd"}),
+            ("x", 200, {"a": "c" * 70_000}),
+            ("x", 200, {}, 1),
+        ):
+            with self.assertRaises(BadAnswer):
+                parts_of(result, "native")
+
+    def test_bytes_that_are_no_text_pass_through_a_classic_function(self):
+        class Call:
+            body = b"\xff\x00a"
+            head = b"POST\n\n"
+
+        contract = Contract(lambda value: value, "classic", "f", "r")
+        result = contract.function(*contract.arguments(Call))
+        self.assertEqual(parts_of(result, "classic")[2], b"\xff\x00a")
+
+
+class RequestTest(unittest.TestCase):
+    LINES = ("POST", "/a", "x=1&x=2&y=", "x-one", "a", "x-one", "b", "content-type", "application/json")
+
+    def test_fields(self):
+        request = Request(self.LINES, b'{"a": "\xc3\xbc"}')
+        self.assertEqual((request.method, request.path, request.query), ("POST", "/a", "x=1&x=2&y="))
+        self.assertEqual(request.args, {"x": "2", "y": ""})
+        self.assertEqual(request.json(), {"a": "ü"})
+        self.assertEqual(request.headers["X-One"], "a, b")
+        self.assertIn("Content-Type", request.headers)
+        self.assertIsNone(request.headers.get("none"))
+        self.assertEqual(request.header_list[1], ("x-one", "b"))
+
+    def test_title_case(self):
+        self.assertEqual(title_headers(self.LINES, 3), {"X-One": "a, b", "Content-Type": "application/json", "Content-Length": "3"})
+
+    def test_headers_take_any_case(self):
+        self.assertEqual(Headers({"a": "1"}).get("A"), "1")
+
+
+class LogsTest(unittest.TestCase):
+    def test_lines_that_cannot_be_sent_are_bounded_and_the_loss_is_told(self):
+        logs = Logs()
+        for at in range(p.LOG_LINES_MAX + 7):
+            logs.line(0, p.INFO, str(at))
+        sent = []
+
+        class Writer:
+            congested = False
+            append = staticmethod(sent.append)
+
+            @staticmethod
+            def flush():
+                pass
+
+            @staticmethod
+            def __len__():
+                return 0
+
+        logs.attach(Writer())
+        self.assertEqual(len(sent), p.LOG_LINES_MAX + 1)
+        self.assertIn(b"[7 log lines dropped]", sent[0])
+        self.assertTrue(sent[1].endswith(b"7"))
+
+
+if __name__ == "__main__":
+    unittest.main()
