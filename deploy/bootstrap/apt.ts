@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { findProgram, runCommand } from '../command.ts'
@@ -19,17 +19,24 @@ const ENV = { DEBIAN_FRONTEND: 'noninteractive', NEEDRESTART_SUSPEND: '1' }
 // Another apt may be at work (a fresh machine updates itself): wait for it.
 const OPTIONS = ['-q', '-y', '-o', 'DPkg::Lock::Timeout=180', '-o', 'Acquire::Retries=3']
 
+export interface AptOptions {
+  readonly root: boolean
+  /** The data folder: package lists are kept there when the system's are missing and not ours to fetch. */
+  readonly data: string
+}
+
 /** apt as it is on this machine. One run at a time: apt allows no second one. */
-export function createApt({ root }: { readonly root: boolean }): Apt {
+export function createApt({ root, data }: AptOptions): Apt {
   const aptGet = findProgram('apt-get')
   const available = aptGet !== undefined && findProgram('dpkg') !== undefined
   let last: Promise<unknown> = Promise.resolve()
   let updated = false
+  let places: readonly string[] = []
 
   const apt = (args: readonly string[], cwd: string | undefined, signal: AbortSignal) =>
     runCommand(
       aptGet ?? 'apt-get',
-      args,
+      [...args, ...places],
       { env: ENV, ...(cwd === undefined ? {} : { cwd }) },
       signal,
     )
@@ -40,8 +47,9 @@ export function createApt({ root }: { readonly root: boolean }): Apt {
       await work()
     } catch (error) {
       signal.throwIfAborted()
-      if (updated || !root) throw error
+      if (updated) throw error
       updated = true
+      if (!root) places = await ownPlaces(data)
       // One of several package sources may be down while ours is up: the second try tells.
       await apt(['update', ...OPTIONS], undefined, signal).catch(() => signal.throwIfAborted())
       await work()
@@ -78,4 +86,12 @@ export function createApt({ root }: { readonly root: boolean }): Apt {
         }
       }),
   }
+}
+
+/** apt reads its settings from the system and keeps its files here. */
+async function ownPlaces(data: string): Promise<readonly string[]> {
+  const folder = join(data, 'cache/apt')
+  await mkdir(join(folder, 'lists/partial'), { recursive: true })
+  await mkdir(join(folder, 'archives/partial'), { recursive: true })
+  return ['-o', `Dir::State::lists=${folder}/lists`, '-o', `Dir::Cache=${folder}`]
 }

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdirSync, openSync, closeSync, readFileSync } from 'node:fs'
+import { mkdirSync, openSync, closeSync, readFileSync, rmSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -87,6 +87,7 @@ function spawnDockerd(options: DockerdOptions, standard: boolean): ChildProcess 
   mkdirSync(dirname(log), { recursive: true })
   mkdirSync(dirname(options.socketPath), { recursive: true })
   const own = join(options.data, 'docker')
+  forgetDeadContainerd(standard ? '/var/run/docker' : join(own, 'exec'))
   const file = openSync(log, 'a')
   const program = standard ? (findProgram('dockerd') ?? 'dockerd') : 'unshare'
   const args = standard ? [] : separateEngine(own, options.socketPath)
@@ -95,6 +96,20 @@ function spawnDockerd(options: DockerdOptions, standard: boolean): ChildProcess 
   closeSync(file)
   child.unref()
   return child
+}
+
+/**
+ * dockerd waits in vain for a containerd whose process id it finds in its folder and takes for alive, which it does when that
+ * one is a zombie: killed together with the last dockerd, on a machine whose first process buries nobody.
+ */
+function forgetDeadContainerd(execRoot: string): void {
+  const file = join(execRoot, 'containerd/containerd.pid')
+  try {
+    const pid = readFileSync(file, 'utf8').trim()
+    if (/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) rmSync(file)
+  } catch {
+    // No such file or no such process: nothing to forget.
+  }
 }
 
 /**

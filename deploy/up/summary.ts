@@ -1,5 +1,6 @@
-import { relative } from 'node:path'
+import { join, relative } from 'node:path'
 import type { ApiClient } from '#controller/api-client/index.ts'
+import type { FunctionView } from '#shared/schemas/api.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
 import { coapClient } from '../bootstrap/index.ts'
 import type { DeployConfig } from '../config.ts'
@@ -55,7 +56,7 @@ export async function summary(
     '',
     functions.length === 0 ? 'no functions yet' : running,
     ...(offline.length === 0 ? [] : ['', `nodes offline: ${offline.join(', ')}`]),
-    ...tryLines(config, new Set(functions.map(({ name }) => name))),
+    ...tryLines(config, functions),
     '',
   ].join('\n')
 }
@@ -64,19 +65,26 @@ function portText(port: number, protocol: string): string {
   return port === -1 ? `${protocol} off` : `${protocol} ${port}`
 }
 
-function tryLines({ ports }: DeployConfig, present: ReadonlySet<string>): readonly string[] {
+function tryLines({ ports }: DeployConfig, functions: readonly FunctionView[]): readonly string[] {
+  const ready = new Set(
+    functions
+      .filter(({ nodes }) => nodes.some(({ state }) => state === 'ready'))
+      .map(({ name }) => name),
+  )
   const lines: string[] = []
-  if (present.has('sieve') && ports.http !== -1) {
+  if (ready.has('sieve') && ports.http !== -1) {
     lines.push(`  curl -d 100 http://127.0.0.1:${ports.http}/sieve`)
   }
-  if (present.has('echo') && ports.coap !== -1) {
+  const coapFunction = ['echo', 'hello'].find((name) => ready.has(name))
+  if (coapFunction !== undefined && ports.coap !== -1) {
     const client = coapClient()
-    const hint = client === undefined ? '   # apt-get install libcoap3-bin' : ''
+    const hint = client === undefined ? '   # needs: apt-get install libcoap3-bin' : ''
     const program = client ?? 'coap-client-notls'
-    lines.push(`  ${program} -m post -e "over CoAP" coap://127.0.0.1:${ports.coap}/echo${hint}`)
+    const uri = `coap://127.0.0.1:${ports.coap}/${coapFunction}`
+    lines.push(`  ${program} -m post -e "over CoAP" ${uri}${hint}`)
   }
-  if (present.has('hello') && ports.grpc !== -1) {
-    const script = relative(process.cwd(), `${import.meta.dirname}/../../${CALL_SCRIPT}`)
+  if (ready.has('hello') && ports.grpc !== -1) {
+    const script = relative(process.cwd(), join(import.meta.dirname, '../..', CALL_SCRIPT))
     lines.push(`  node ${script} 127.0.0.1:${ports.grpc} hello gRPC`)
   }
   return lines.length === 0 ? [] : ['', 'Try it:', ...lines]

@@ -57,9 +57,11 @@ async function main(): Promise<void> {
   const server = createServer()
   server.listen({ path: join(folder, 's'), readableAll: true, writableAll: true })
   await once(server, 'listening')
-  const connected: Promise<unknown[]> = once(server, 'connection')
+  const connected = new Promise<Socket>((resolve) => {
+    server.once('connection', resolve)
+  })
   using runner = startRunner()
-  const [socket] = (await connected) as [Socket]
+  const socket = await connected
   const dir = runner.inside ? '/shoal/fn' : join(folder, 'fn')
   await greet(socket, dir)
   await measure(socket, 32, 0.5)
@@ -81,8 +83,15 @@ function startRunner(): Started {
     const id = execFileSync(
       'docker',
       [
-        ...['run', '-d', '--rm', '--network', 'none', '--read-only', '--tmpfs', '/tmp'],
-        ...['-v', `${folder}:/shoal:ro`, '--label', 'shoal-bench=hop', values.image],
+        'run',
+        '-d',
+        '--rm',
+        '--network=none',
+        '--read-only',
+        '--tmpfs=/tmp',
+        `--volume=${folder}:/shoal:ro`,
+        '--label=shoal-bench=hop',
+        values.image,
       ],
       { encoding: 'utf8' },
     ).trim()
@@ -113,11 +122,15 @@ async function greet(socket: Socket, dir: string): Promise<void> {
   const welcome = { protocol: 1, windowBytes: 1_048_576, payloadBytesMax: 1_114_112 }
   socket.write(encodeFrame(TYPE.WELCOME, 0, Buffer.from(JSON.stringify(welcome))))
   socket.write(encodeFrame(TYPE.INIT, 0, Buffer.from(JSON.stringify(init))))
-  for (let text = ''; !text.includes('"ok"');) {
-    const [data] = (await once(socket, 'data')) as [Buffer]
+  const ready = Promise.withResolvers<void>()
+  let text = ''
+  const onData = (data: Buffer): void => {
     text += data.toString('latin1')
+    if (text.includes('"ok"')) ready.resolve()
   }
-  if (socket.readableLength > 0) socket.read()
+  socket.on('data', onData)
+  await ready.promise
+  socket.off('data', onData)
 }
 
 interface Measured {

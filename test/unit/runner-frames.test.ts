@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { headLines } from '../../runtimes/nodejs/connection.ts'
 import { FrameDecoder } from '../../runtimes/nodejs/decoder.ts'
 import { LIMIT, ProtocolError, TYPE } from '../../runtimes/nodejs/protocol.ts'
@@ -34,13 +34,13 @@ interface Seen {
   readonly payload: string
 }
 
-function vectors<T>(name: string): readonly T[] {
-  const found: readonly T[] = JSON.parse(
-    readFileSync(new URL(`../../runtimes/vectors/${name}.json`, import.meta.url), 'utf8'),
-  )
-  assert.ok(found.length > 5)
-  return found
+function readVectors(name: string): string {
+  return readFileSync(new URL(`../../runtimes/vectors/${name}.json`, import.meta.url), 'utf8')
 }
+
+const FRAMES: readonly FrameVector[] = JSON.parse(readVectors('frames'))
+const HEADS: readonly HeadVector[] = JSON.parse(readVectors('heads'))
+assert.ok(FRAMES.length > 5 && HEADS.length > 5)
 
 /** Decodes a stream that arrives in chunks of these sizes (the last size is used to the end). */
 function decode(stream: Buffer, sizes: readonly number[]): readonly Seen[] {
@@ -94,7 +94,7 @@ describe('runner vectors', () => {
     }
   })
 
-  for (const vector of vectors<FrameVector>('frames')) {
+  for (const vector of FRAMES) {
     it(`the Node runner reads: ${vector.name}`, () => {
       const stream = Buffer.from(vector.hex, 'hex')
       const expected = {
@@ -109,7 +109,7 @@ describe('runner vectors', () => {
     })
   }
 
-  for (const vector of vectors<HeadVector>('heads').filter(({ type }) => type === 'REQUEST')) {
+  for (const vector of HEADS.filter(({ type }) => type === 'REQUEST')) {
     it(`the Node runner splits the head: ${vector.name}`, () => {
       const bytes = Buffer.from(vector.hex, 'hex')
       const { method, path, query, headers } = vector
@@ -119,7 +119,7 @@ describe('runner vectors', () => {
 })
 
 describe('runner frame writer', () => {
-  const byName = new Map(vectors<FrameVector>('frames').map((vector) => [vector.name, vector]))
+  const byName = new Map(FRAMES.map((vector) => [vector.name, vector]))
   const rows: readonly (readonly [string, (writer: FrameWriter) => void])[] = [
     ['ready', (w) => w.text(TYPE.READY, 0, -1, '{"ok":true}')],
     ['smallest response', (w) => w.responseText(1, 1, 200, '', '')],

@@ -1,6 +1,11 @@
-"""Runs an async function: one event loop reads the connection and runs all calls as tasks."""
+"""Runs an async function: one event loop reads the connection and runs all calls.
+
+Calls are run by tasks that live on: one that has ended a call takes the next that waits, so calls that never suspend cost no
+task and no turn of the loop. Before a task begins a call it wakes another for what still waits, in case this call suspends.
+"""
 
 import asyncio
+from collections import deque
 
 from . import protocol as p
 from .contract import BadAnswer, chunk_bytes, error_text, parts_of
@@ -14,6 +19,11 @@ class Loop:
         self._loop = None
         self._scheduled = False
         self._writer = None
+        self._pending = deque()
+        self._idle = []
+        self._waking = False
+        # The loop itself holds tasks weakly.
+        self._tasks = set()
 
     def run(self, serve):
         """Runs `serve(self)`, a coroutine function, in a new event loop. Does not return."""
@@ -38,12 +48,48 @@ class Loop:
             self._writer.flush()
 
     def submit(self, call):
-        call.task = self._loop.create_task(self._call(call))
+        self._pending.append(call)
+        self._wake()
+
+    def _wake(self):
+        if self._waking:
+            return
+        self._waking = True
+        if self._idle:
+            self._idle.pop().set_result(None)
+        else:
+            self._tasks.add(self._loop.create_task(self._work()))
+
+    async def _work(self):
+        task = asyncio.current_task()
+        pending = self._pending
+        while True:
+            self._waking = False
+            while pending:
+                call = pending.popleft()
+                if call.ended:
+                    continue
+                if pending:
+                    self._wake()
+                call.task = task
+                await self._call(call)
+                call.task = None
+                if call.cancelled and hasattr(task, "uncancel"):
+                    while task.cancelling():
+                        task.uncancel()
+            current_call.set(None)
+            wake = self._loop.create_future()
+            self._idle.append(wake)
+            await wake
 
     def cancel(self, call):
         call.cancelled = True
         if call.task is not None:
             call.task.cancel()
+        else:
+            # It still waits for its turn.
+            call.fail(p.KIND_CANCELLED, "cancelled")
+            self.flush_soon()
 
     async def _call(self, call):
         current_call.set(call)

@@ -1,62 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { Runtime } from '#shared/schemas/names.ts'
-import type { Answer, InitInput, RequestInput } from '#test/runner-client.ts'
+import { checkAnswers, type Files } from '#test/runner-rows.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
-
-type Files = Readonly<Record<string, string>>
-
-interface Asked {
-  readonly request?: RequestInput
-  readonly init?: Partial<InitInput>
-}
-
-/** Loads a function and calls it once. */
-async function ask(
-  runtime: Runtime,
-  fn: Files,
-  { request = {}, init = {} }: Asked = {},
-): Promise<Answer> {
-  await using scope = await RunnerScope.start({ runtime, fn })
-  const session = await scope.ready(init)
-  const answer = await session.call(request)
-  return answer
-}
-
-interface Row extends Asked {
-  readonly name: string
-  readonly files: Files
-  readonly text?: string
-  readonly status?: number
-  readonly error?: RegExp
-  /** A header of the answer: name, value. */
-  readonly header?: readonly [string, string]
-}
-
-function check(runtime: Runtime, rows: readonly Row[]): void {
-  for (const row of rows) {
-    it(row.name, async () => {
-      const answer = await ask(runtime, row.files, row)
-      if (row.error !== undefined) {
-        assert.match(answer.error?.text ?? 'no error', row.error)
-        return
-      }
-      assert.equal(answer.error, undefined)
-      assert.equal(answer.status, row.status ?? 200)
-      if (row.text !== undefined) assert.equal(answer.text, row.text)
-      if (row.header !== undefined) {
-        const [name, value] = row.header
-        assert.equal(answer.headers[answer.headers.indexOf(name) + 1], value)
-      }
-    })
-  }
-}
 
 const hello = 'x = () => "hello"; module.exports = (req, res) => res.send(x())'
 const native = 'export default () => new Response("native")'
 
 describe('nodejs: where the function is found', { timeout: 60_000 }, () => {
-  check('nodejs', [
+  checkAnswers('nodejs', [
     { name: 'index.js, CommonJS in sloppy mode', files: { 'index.js': hello }, text: 'hello' },
     { name: 'index.js with ESM syntax', files: { 'index.js': native }, text: 'native' },
     { name: 'index.mjs', files: { 'index.mjs': native }, text: 'native' },
@@ -98,7 +49,7 @@ describe('nodejs: where the function is found', { timeout: 60_000 }, () => {
 })
 
 describe('nodejs: which contract it is', { timeout: 60_000 }, () => {
-  check('nodejs', [
+  checkAnswers('nodejs', [
     {
       name: 'an ES module says contract = classic',
       files: {
@@ -139,7 +90,7 @@ const classic = (body: string): Files => ({
 })
 
 describe('nodejs: the classic contract', { timeout: 60_000 }, () => {
-  check('nodejs', [
+  checkAnswers('nodejs', [
     {
       name: 'body is text, empty without a body',
       files: classic('res.json([typeof req.body, req.body])'),
@@ -218,7 +169,7 @@ const handler = (body: string): Files => ({
 })
 
 describe('nodejs: the native contract', { timeout: 60_000 }, () => {
-  check('nodejs', [
+  checkAnswers('nodejs', [
     {
       name: 'request and response are instances of the standard classes',
       files: handler(
@@ -299,111 +250,5 @@ describe('nodejs: the native contract', { timeout: 60_000 }, () => {
       assert.match(error.text, /from nowhere/)
     }
     assert.equal(await scope.exited, 70)
-  })
-})
-
-const py = (text: string): Files => ({ 'fn.py': text })
-
-describe('python3: contracts', { timeout: 60_000 }, () => {
-  check('python3', [
-    {
-      name: 'fn(input): None without a body',
-      files: py('def fn(input):\n  return repr(input)'),
-      text: 'None',
-    },
-    {
-      name: 'fn(input, headers): names in Title-Case',
-      files: py(
-        'def fn(input, headers):\n  return input + headers["X-Lab"] + headers["Content-Length"]',
-      ),
-      request: { body: 'ü', headers: ['x-lab', '7'] },
-      text: 'ü72',
-    },
-    { name: 'None is an empty answer', files: py('def fn(input):\n  pass'), text: '' },
-    {
-      name: 'a dict is JSON',
-      files: py('def fn(input):\n  return {"a": "ü"}'),
-      text: '{"a": "ü"}',
-    },
-    { name: 'async fn', files: py('async def fn(input):\n  return "async"'), text: 'async' },
-    {
-      name: 'handle: body and status',
-      files: py('def handle(request, context):\n  return request.json(), 201'),
-      request: { body: '[1]' },
-      status: 201,
-      text: '[1]',
-      header: ['content-type', 'application/json'],
-    },
-    {
-      name: 'handle: body, status and headers',
-      files: py('def handle(request, context):\n  return "no", 418, {"X-Pot": "tea"}'),
-      status: 418,
-      header: ['x-pot', 'tea'],
-    },
-    {
-      name: 'a coroutine from a function that is not async',
-      files: py(
-        'async def work():\n  return "worked"\ndef handle(request, context):\n  return work()',
-      ),
-      text: 'worked',
-    },
-    {
-      name: 'main.py and a named function',
-      files: {
-        'src/main.py': 'import beside\ndef answer(request, context):\n  return beside.X',
-        'src/beside.py': 'X = "beside"',
-      },
-      init: { entry: 'src/main.py:answer' },
-      text: 'beside',
-    },
-    {
-      name: 'installed requirements are found in .deps, also by .pth',
-      files: {
-        'fn.py': 'import dep, far\ndef fn(input):\n  return dep.X + far.Y',
-        '.deps/dep.py': 'X = "dep"',
-        '.deps/far.pth': 'elsewhere\n',
-        '.deps/elsewhere/far.py': 'Y = "far"',
-      },
-      text: 'depfar',
-    },
-    {
-      name: 'sys.exit fails the call, the process stays',
-      files: py('import sys\ndef fn(input):\n  sys.exit(3)'),
-      error: /SystemExit: 3/,
-    },
-    {
-      name: 'the runner is not in the way of modules with its names',
-      files: {
-        'fn.py': 'import protocol\ndef fn(input):\n  return protocol.X',
-        'protocol.py': 'X = "own"',
-      },
-      text: 'own',
-    },
-  ])
-
-  it('the logging module keeps its levels', async () => {
-    await using scope = await RunnerScope.start({
-      runtime: 'python3',
-      fn: py(
-        'import logging\nlogging.basicConfig(level=logging.DEBUG, format="%(message)s")\ndef fn(input):\n  logging.debug("d")\n  logging.info("i")\n  logging.warning("w")\n  logging.error("e")\n  return "ok"',
-      ),
-    })
-    const session = await scope.ready()
-    const call = session.begin()
-    await call.answer()
-    const own = session.logs.filter(({ id }) => id === call.id)
-    assert.deepEqual(
-      own.map(({ level, text }) => `${level}${text}`),
-      ['0d', '1i', '2w', '3e'],
-    )
-  })
-
-  it('a function that forks: the child ends with the call, the parent goes on', async () => {
-    await using scope = await RunnerScope.start({
-      runtime: 'python3',
-      fn: py('import os\ndef fn(input):\n  return "child" if os.fork() == 0 else "parent"'),
-    })
-    const session = await scope.ready()
-    for (let round = 0; round < 3; round += 1) assert.equal((await session.call()).text, 'parent')
   })
 })
