@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 const (
@@ -107,7 +108,7 @@ func (e *execution) run(p *pipes, end <-chan syscall.WaitStatus, token string, l
 	case <-e.call.cancelled:
 		cancelled = true
 		sweep(token)
-	case <-e.outputOverdue(read):
+	case <-e.outputOverdue(read, p):
 	}
 	p.closeOwn()
 	<-read
@@ -115,7 +116,7 @@ func (e *execution) run(p *pipes, end <-chan syscall.WaitStatus, token string, l
 }
 
 // outputOverdue fires when the program has ended, nothing is being sent, and its output is still open.
-func (e *execution) outputOverdue(read <-chan struct{}) <-chan struct{} {
+func (e *execution) outputOverdue(read <-chan struct{}, p *pipes) <-chan struct{} {
 	overdue := make(chan struct{})
 	go func() {
 		for {
@@ -125,13 +126,27 @@ func (e *execution) outputOverdue(read <-chan struct{}) <-chan struct{} {
 				return
 			case <-time.After(outputGrace):
 			}
-			if after := e.progress(); after == before && !e.waiting() {
+			// On a busy machine we may not have come to read what is there: that is not the program's silence.
+			if after := e.progress(); after == before && !e.waiting() && !unread(p.stdout) && !unread(p.stderr) && !unread(p.meta) {
 				close(overdue)
 				return
 			}
 		}
 	}()
 	return overdue
+}
+
+// unread is true while a pipe holds bytes that have not been read.
+func unread(pipe *os.File) bool {
+	raw, err := pipe.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var bytes int32
+	_ = raw.Control(func(fd uintptr) {
+		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCINQ, uintptr(unsafe.Pointer(&bytes)))
+	})
+	return bytes > 0
 }
 
 // progress changes whenever body bytes are sent or held.
