@@ -139,11 +139,14 @@ func (c *call) respond(status int, head string, body []byte, last bool) {
 		flags = flagEnd
 	}
 	c.sendCredit -= inline
+	if whole {
+		c.end()
+	}
 	c.conn.writer.add(func(out []byte) []byte {
 		return appendResponse(out, flags, c.id, status, head, body[:inline])
 	})
 	if whole {
-		c.end()
+		c.conn.settled()
 		return
 	}
 	c.send(body[inline:], last)
@@ -167,6 +170,9 @@ func (c *call) send(body []byte, last bool) bool {
 		if last && size == len(body) {
 			flags = flagEnd
 		}
+		if flags == flagEnd {
+			c.end()
+		}
 		if size > 0 || flags == flagEnd {
 			part := body[:size]
 			c.conn.writer.add(func(out []byte) []byte { return appendFrame(out, typeData, flags, c.id, part) })
@@ -174,7 +180,7 @@ func (c *call) send(body []byte, last bool) bool {
 		c.sendCredit -= size
 		body = body[size:]
 		if flags == flagEnd {
-			c.end()
+			c.conn.settled()
 		}
 		if len(body) == 0 {
 			return true
@@ -197,13 +203,15 @@ func (c *call) fail(kind byte, text string) {
 	if c.ended {
 		return
 	}
+	c.end()
 	c.conn.writer.add(func(out []byte) []byte {
 		return appendText(out, typeError, c.id, kind, text, textBytesMax)
 	})
-	c.end()
+	c.conn.settled()
 }
 
-// end must be called with the lock held.
+// end must be called with the lock held, and before the frame that ends the call is handed to the writer: the agent may use
+// the id again as soon as it has that frame, and a request with the id of a call in flight breaks the connection.
 func (c *call) end() {
 	c.ended = true
 	c.changed.Broadcast()

@@ -223,6 +223,12 @@ func (n *connection) inFlight() int {
 func (n *connection) remove(c *call) {
 	n.mu.Lock()
 	delete(n.calls, c.id)
+	n.mu.Unlock()
+}
+
+// settled is to be called when the last frame of a call has been handed to the writer.
+func (n *connection) settled() {
+	n.mu.Lock()
 	left := len(n.calls)
 	n.mu.Unlock()
 	if left == 0 && n.runner.isDraining() {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -89,7 +88,7 @@ func (e *execution) run(p *pipes, end <-chan syscall.WaitStatus, token string, l
 	if p.stdin != nil {
 		go e.feed(p.stdin)
 	}
-	go func() { defer readers.Done(); e.readOutput(p.stdout) }()
+	go func() { defer readers.Done(); e.readOutput(p.stdout, p.meta) }()
 	go func() { defer readers.Done(); e.readErrors(p.stderr, logs) }()
 	go func() { defer readers.Done(); e.readMeta(p.meta) }()
 	read := make(chan struct{})
@@ -199,11 +198,11 @@ func (e *execution) feed(stdin *os.File) {
 	}
 }
 
-func (e *execution) readOutput(stdout *os.File) {
+func (e *execution) readOutput(stdout, meta *os.File) {
 	buffer := make([]byte, readBytes)
 	for {
 		n, err := stdout.Read(buffer)
-		if n > 0 && !e.take(buffer[:n]) {
+		if n > 0 && !e.take(buffer[:n], meta) {
 			return
 		}
 		if err != nil {
@@ -213,7 +212,7 @@ func (e *execution) readOutput(stdout *os.File) {
 }
 
 // take holds output back, or sends it on; false: it is not wanted.
-func (e *execution) take(data []byte) bool {
+func (e *execution) take(data []byte, meta *os.File) bool {
 	e.mu.Lock()
 	if !e.started && len(e.held)+len(data) <= heldBytesMax {
 		e.held = append(e.held, data...)
@@ -221,8 +220,10 @@ func (e *execution) take(data []byte) bool {
 		return true
 	}
 	if !e.started {
-		// What was written to the descriptor for the head before this output is there already.
-		time.Sleep(time.Millisecond)
+		// What was written to the descriptor for the head before this output is in the pipe, at least.
+		if raw, err := meta.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { e.drainMeta(fd) })
+		}
 		e.begin()
 	}
 	e.mu.Unlock()
@@ -276,19 +277,33 @@ func (e *execution) keepTail(data []byte) {
 	}
 }
 
+// readMeta reads what the program says about its answer. Reading and noting it are one step under the lock, so that whoever
+// holds the lock and has drained the pipe knows all that was said.
 func (e *execution) readMeta(file *os.File) {
-	buffer := make([]byte, 4096)
-	for {
-		n, err := file.Read(buffer)
-		if n > 0 {
-			e.mu.Lock()
-			if e.meta.write(buffer[:n]) && !e.started {
-				e.begin()
-			}
-			e.mu.Unlock()
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		ended := e.drainMeta(fd)
+		if e.meta.over && !e.started {
+			e.begin()
 		}
-		if err == io.EOF || err != nil {
-			return
+		return ended
+	})
+}
+
+// drainMeta notes what the pipe holds; true: there will be no more. The lock must be held.
+func (e *execution) drainMeta(fd uintptr) bool {
+	var buffer [4096]byte
+	for {
+		n, err := syscall.Read(int(fd), buffer[:])
+		if n > 0 {
+			e.meta.write(buffer[:n])
+		} else if err != syscall.EINTR {
+			return err != syscall.EAGAIN
 		}
 	}
 }

@@ -161,7 +161,7 @@ export class Call {
   /** Answers with a body that is there as a whole. */
   answer(status: number, head: string, body: string | Uint8Array | undefined): void {
     if (this.ended || this.started || !this.#valid(status, head)) return
-    if (typeof body === 'string' && body.length * 3 <= this.#inlineBytes(head)) {
+    if (typeof body === 'string' && body.length <= TEXT_CHARS_MAX) {
       this.#host.flushPartialLines(this)
       this.#host.writer.responseText(this.id, END, status, head, body)
       this.#end()
@@ -325,3 +325,5 @@ export class Call {
 }
 
 const EMPTY = new Uint8Array(0)
+/** Text up to this length is encoded straight into the batch; no window is smaller than its bytes. */
+const TEXT_CHARS_MAX = 8_192

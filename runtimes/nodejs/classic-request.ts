@@ -1,32 +1,39 @@
 import { parse, type ParsedUrlQuery } from 'node:querystring'
 import { Readable } from 'node:stream'
-import { bodyBytes, type Call, type WholeBody } from './call.ts'
+import { bodyBytes, bodyText, type Call, type WholeBody } from './call.ts'
 
 type Headers = Record<string, string | string[] | undefined>
 
 /** The request of the classic contract: a readable stream of the body, with what Express adds. */
 export class ClassicRequest extends Readable {
-  /** The body as text; `''` when there is none. */
-  body: unknown
   params: Record<string, string> = {}
   readonly #call: Call
   readonly #whole: WholeBody
+  #body: unknown
   #headers: Headers | undefined
   #query: ParsedUrlQuery | undefined
   #raw: Buffer | undefined
   #url: string | undefined
 
-  constructor(call: Call, whole: WholeBody, body: string) {
+  constructor(call: Call, whole: WholeBody) {
     super()
     this.#call = call
     this.#whole = whole
-    this.body = body
   }
 
   override _read(): void {
     const raw = this.rawBody
     if (raw.length > 0) this.push(raw)
     this.push(null)
+  }
+
+  /** The body as text, `''` when there is none; what a function puts there itself stays. */
+  get body(): unknown {
+    return (this.#body ??= bodyText(this.#whole))
+  }
+
+  set body(value: unknown) {
+    this.#body = value
   }
 
   /** The body's bytes. */

@@ -1,4 +1,4 @@
-import { bodyText, currentCall, type Call, type WholeBody } from './call.ts'
+import { currentCall, type Call, type WholeBody } from './call.ts'
 import { ClassicRequest } from './classic-request.ts'
 import { ClassicResponse } from './classic-response.ts'
 import { isThenable } from './guards.ts'
@@ -10,7 +10,7 @@ export type ClassicFunction = (req: ClassicRequest, res: ClassicResponse, next: 
 /** Serves calls by a function of the contract `(req, res)`. */
 export function classicCaller(fn: ClassicFunction): (call: Call) => void {
   const invoke = (call: Call, body: WholeBody): void => {
-    const req = new ClassicRequest(call, body, bodyText(body))
+    const req = new ClassicRequest(call, body)
     const res = new ClassicResponse(call, req)
     call.onAbort = res
     try {

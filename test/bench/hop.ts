@@ -189,11 +189,13 @@ async function measure(socket: Socket, inFlight: number, seconds: number): Promi
   return { inFlight, callsPerSecond: Math.round(calls / tookS), p50Ms: at(0.5), p99Ms: at(0.99) }
 }
 
-/** Skims answers: reads prefixes only, so that the client costs little. */
+/** Skims answers: reads no more than their prefixes, so that the client costs little. */
 class PrefixReader {
   readonly #answered: (id: number) => Buffer | undefined
   #prefix = Buffer.alloc(0)
   #skip = 0
+  #ended = false
+  #id = 0
 
   constructor(answered: (id: number) => Buffer | undefined) {
     this.#answered = answered
@@ -206,25 +208,39 @@ class PrefixReader {
       bytesNow = Buffer.concat([this.#prefix, data])
       this.#prefix = Buffer.alloc(0)
     }
-    let from = Math.min(this.#skip, bytesNow.length)
-    this.#skip -= from
-    while (this.#skip === 0 && bytesNow.length - from >= 12) {
-      const type = bytesNow[from + 4]
-      const ended = ((bytesNow[from + 5] ?? 0) & 1) === 1
-      const id = bytesNow.readUInt32BE(from + 8)
-      if (type === TYPE.ERROR)
-        throw new Error(`call failed: ${bytesNow.toString('utf8', from + 13)}`)
-      const size = bytesNow.readUInt32BE(from)
-      const whole = Math.min(size, bytesNow.length - from - 12)
-      this.#skip = size - whole
-      from += 12 + whole
-      if (!ended) continue
-      const next = this.#answered(id)
-      if (next !== undefined) out.push(next)
+    let from = 0
+    while (from < bytesNow.length) {
+      if (this.#skip > 0) {
+        const skipped = Math.min(this.#skip, bytesNow.length - from)
+        this.#skip -= skipped
+        from += skipped
+        if (this.#skip === 0) this.#over(out)
+        continue
+      }
+      if (bytesNow.length - from < 12) {
+        this.#prefix = Buffer.from(bytesNow.subarray(from))
+        break
+      }
+      this.#begin(bytesNow, from)
+      from += 12
+      if (this.#skip === 0) this.#over(out)
     }
-    if (this.#skip === 0 && from < bytesNow.length)
-      this.#prefix = Buffer.from(bytesNow.subarray(from))
     return out
+  }
+
+  #begin(data: Buffer, at: number): void {
+    if (data[at + 4] === TYPE.ERROR) {
+      throw new Error(`call failed: ${data.toString('utf8', at + 13)}`)
+    }
+    this.#skip = data.readUInt32BE(at)
+    this.#ended = ((data[at + 5] ?? 0) & 1) === 1
+    this.#id = data.readUInt32BE(at + 8)
+  }
+
+  /** A whole frame has been read. */
+  #over(out: Buffer[]): void {
+    const next = this.#ended ? this.#answered(this.#id) : undefined
+    if (next !== undefined) out.push(next)
   }
 }
 

@@ -84,6 +84,16 @@ describe('runner binary: programs', { timeout: 60_000 }, () => {
     assert.equal((await session.call()).text, 'works')
   })
 
+  it('status and headers said before more output than is held back are not missed', async () => {
+    const fn = script('printf "Status: 201\\nX-A: b\\n" >&3; exec head -c 200000 /dev/zero')
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.ready()
+    const all = await Promise.all(Array.from({ length: 20 }, async () => session.call()))
+    for (const { status, headers, body } of all) {
+      assert.deepEqual([status, headers, body.length], [201, ['x-a', 'b'], 200_000])
+    }
+  })
+
   it('two executables and no fn.sh: the error names them', async () => {
     await using scope = await RunnerScope.start({
       runtime: 'binary',

@@ -100,6 +100,7 @@ class Call:
             self.ended = True
             if self.partial:
                 self.end_partial()
+            connection.free(self)
             connection.writer.append(p.response(self.id, status, head, body, p.END))
             connection.ended(self)
             return True
@@ -155,6 +156,8 @@ class Call:
             end = last and not len(rest)
             if end and self.partial:
                 self.end_partial()
+            if end:
+                connection.free(self)
             if size or end:
                 append(p.frame(p.DATA, self.id, bytes(view[:size]), p.END if end else 0))
             self.send_credit -= size
@@ -178,6 +181,7 @@ class Call:
         self.ended = True
         if self.partial:
             self.end_partial()
+        connection.free(self)
         connection.writer.append(p.text_frame(p.ERROR, self.id, kind, text, p.TEXT_BYTES_MAX))
         self._release()
         connection.ended(self)

@@ -44,6 +44,11 @@ class Connection:
         self.payload_bytes_max = p.PAYLOAD_BYTES_MAX
         self.ended = on_ended
 
+    def free(self, call):
+        """Before a call's last frame is sent: the agent may use its id again as soon as it has that."""
+        if self.calls.get(call.id) is call:
+            del self.calls[call.id]
+
 
 class Runner:
     def __init__(self, socket_path, handler):
