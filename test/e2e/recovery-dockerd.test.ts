@@ -8,6 +8,7 @@ import Docker from 'dockerode'
 import { startDockerd } from '#deploy/bootstrap/index.ts'
 import { curl } from '#test/clients.ts'
 import { eventually } from '#test/eventually.ts'
+import { testImages } from '#test/images.ts'
 import { productScope } from '#test/product.ts'
 import { tempFolder } from '#test/temp.ts'
 
@@ -16,7 +17,9 @@ const RECOVERY_MS = 90_000
 /** All that the set-up has made on the machine's engine, so that it need not be made again on another. */
 async function copyImages(to: Docker): Promise<void> {
   const from = new Docker()
-  const runtimes = await from.listImages({ filters: { label: ['shoal.image=runtime'] } })
+  const current = Object.values(testImages().docker ?? {}).flatMap(({ run, build }) => [run, build])
+  const labelled = await from.listImages({ filters: { label: ['shoal.image=runtime'] } })
+  const runtimes = labelled.filter(({ Id }) => current.includes(Id))
   const bases = await from.listImages({ filters: { reference: ['shoal/base'] } })
   const names = [...runtimes, ...bases].flatMap(({ RepoTags }) => RepoTags ?? [])
   assert.ok(names.length >= 4, `images to copy: ${names.join(' ')}`)
