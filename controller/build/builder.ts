@@ -19,6 +19,7 @@ import type { BuildLimits, BuildOptions, Builder, Built, Source } from './model.
 import { OutputLines } from './output-lines.ts'
 import { Slots } from './slots.ts'
 import { acquireSource } from './source.ts'
+import { nativeArch } from './native.ts'
 import { readTree, type TreeEntry } from './tree.ts'
 
 /** What is said outside of a build's own output; a pino logger fits. */
@@ -141,7 +142,8 @@ class BundleBuilder implements Builder {
     const prepared = await prepare(root, options, installer, output)
     const { detected, plan, tree } = prepared
     const builder = plan === undefined ? 'none' : installer.builderId(detected.runtime)
-    const arch: Built['arch'] = plan === undefined ? 'any' : options.arch
+    const program = detected.runtime === 'binary' ? detected.entry : undefined
+    const arch = plan === undefined ? await nativeArch(root, tree, program) : options.arch
     const sourceHash = await hashTree(root, tree, { ...detected, builder, arch }, signal)
     const known = await this.#cache.load(sourceHash)
     if (known !== undefined) {
@@ -153,8 +155,7 @@ class BundleBuilder implements Builder {
         ? { folder: root, tree }
         : await this.#install(work, installer, prepared, plan, output, signal)
     const file = path.join(work, 'bundle')
-    const executable = detected.runtime === 'binary' ? detected.entry : undefined
-    const packed = await packBundle(ready.folder, ready.tree, file, { executable }, signal)
+    const packed = await packBundle(ready.folder, ready.tree, file, { executable: program }, signal)
     const entry = { ...detected, ...packed, arch }
     await this.#cache.save(sourceHash, entry, file)
     return { ...entry, file: this.#cache.file(packed.digest), sourceHash, cached: false }

@@ -30,7 +30,7 @@ export interface Built {
   /** True when nothing was built because the same source was built before. */
   readonly cached: boolean
   readonly tookMs: number
-  /** `any` when nothing was installed: the bundle holds exactly the uploaded files. */
+  /** `any` when nothing was installed and the uploaded files hold no program or library of one architecture alone. */
   readonly arch: Arch | 'any'
 }
 
