@@ -4,12 +4,15 @@ import { Fault } from '#shared/fault.ts'
 export class Slots {
   readonly #max: number
   readonly #waitingMax: number
+  readonly #what: string
   readonly #waiting: (() => void)[] = []
   #taken = 0
 
-  constructor(max: number, waitingMax: number) {
+  /** @param what - plural, for the message of the refusal */
+  constructor(max: number, waitingMax: number, what: string) {
     this.#max = max
     this.#waitingMax = waitingMax
+    this.#what = what
   }
 
   get full(): boolean {
@@ -35,7 +38,7 @@ export class Slots {
     if (this.#waiting.length >= this.#waitingMax) {
       throw new Fault(
         'FUNCTION_SATURATED',
-        `${this.#waitingMax} builds are waiting already: try again later`,
+        `${this.#waitingMax} ${this.#what} are waiting already: try again later`,
       )
     }
     const { promise, resolve, reject } = Promise.withResolvers<void>()
