@@ -8,7 +8,7 @@
 export { NatsArtifactSource } from './artifact-source.ts'
 export type { ArtifactSourceOptions } from './artifact-source.ts'
 export { CommandKeeper } from './command-keeper.ts'
-export type { CommandKeeperOptions, Refusal } from './command-keeper.ts'
+export type { CommandKeeperOptions } from './command-keeper.ts'
 export { ensureIdentity, parseToken } from './identity.ts'
 export type { Identity, IdentityOptions } from './identity.ts'
 export type { CommandLog } from './log.ts'

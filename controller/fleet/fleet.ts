@@ -254,15 +254,17 @@ export class Fleet {
     const nowMs = clock.nowMs()
     const known = await store.transaction(async (tx) => {
       const row = await tx.node(node)
-      if (row === undefined || row.deletedAtMs !== undefined) return false
+      if (row === undefined || row.deletedAtMs !== undefined) return undefined
       const { inventory } = hello
       const { arch, labels } = inventory
       const next: NodeRow = { ...row, arch, labels, inventory, lastSeenMs: nowMs }
       await tx.putNode(next)
-      await applyPlacements(tx, [next])
-      return true
+      return applyPlacements(tx, [next])
     })
-    if (!known) return this.#reject(message, 'hello of a node that is not enrolled')
+    if (known === undefined) return this.#reject(message, 'hello of a node that is not enrolled')
+    for (const { fn, fault } of known.unplaced) {
+      log.warn({ [LOG_KEYS.node]: node, [LOG_KEYS.fn]: fn, err: fault }, 'function not placed')
+    }
     this.counts.hellos += 1
     const back = this.liveness.hello(node, hello.generation, nowMs)
     const command = await this.commands.ensure(node, { generation: hello.generation })

@@ -1,12 +1,8 @@
-import type { Heartbeat, Reason } from '#shared/schemas/health.ts'
+import type { Heartbeat, Refusal } from '#shared/schemas/health.ts'
 
 /** How many beats may be missing before a node counts as offline, and a little for the way. */
 const BEATS_MISSED_MAX = 3
 const SLACK_BEATS = 0.5
-
-export interface Refusal extends Reason {
-  readonly atMs: number
-}
 
 /** What a node last said of the command it keeps. */
 export interface Kept {

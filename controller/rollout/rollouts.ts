@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Clock } from '#shared/clock.ts'
+import { canonicalJson } from '#shared/state-digest.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { Removal, Rollout } from '#shared/schemas/api.ts'
@@ -215,7 +216,8 @@ export class Rollouts {
     for (const rollout of open) {
       const facts = await observeRollout(store, fleet, rollout)
       const plan = planRollout(rollout, facts, clock.nowMs(), { ...PLAN_OPTIONS, ...this.#grace() })
-      if (JSON.stringify(plan.next) !== JSON.stringify(rollout)) await this.#commit([plan])
+      // Rows from SQL have their fields in another order.
+      if (canonicalJson(plan.next) !== canonicalJson(rollout)) await this.#commit([plan])
       for (const effect of plan.effects) {
         if (effect.kind === 'send') fleet.dispatcher.poke(effect.node, { patient: true })
         if (effect.kind === 'wake') wakeAtMs = Math.min(wakeAtMs ?? effect.atMs, effect.atMs)
@@ -246,7 +248,14 @@ export class Rollouts {
     const changed: string[] = []
     for (const { next, effects } of plans) {
       await tx.putRollout(next)
-      for (const effect of effects) changed.push(...(await applyInSql(tx, next, effect)))
+      for (const effect of effects) {
+        const placed = await applyInSql(tx, next, effect)
+        changed.push(...placed.changed)
+        for (const { fn, node, fault } of placed.unplaced) {
+          const keys = { [LOG_KEYS.fn]: fn, [LOG_KEYS.node]: node, err: fault }
+          this.#options.log.warn(keys, 'function not placed')
+        }
+      }
     }
     return changed
   }

@@ -48,7 +48,7 @@ export async function deploySamples(options: SamplesOptions, signal: AbortSignal
     const ours = deployed[name]
     if (before !== undefined) {
       if (before.latestRelease !== ours?.release) return
-      if (ours.source === digest && before.placement !== undefined) return
+      if (ours.source === digest && before.placements.length > 0) return
     }
     const source = { kind: 'archive', type: 'application/x-tar', body: tar } as const
     const { release } = await client.createRelease(name, { source, runtime }, ignore, signal)

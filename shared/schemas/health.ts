@@ -68,6 +68,16 @@ export const Inventory = Type.Object({
 })
 export type Inventory = Static<typeof Inventory>
 
+/** Why a node refused a command. */
+export const Refusal = Type.Object({
+  code: Type.String(),
+  message: Type.String(),
+  atMs: Type.Integer(),
+  /** Of the refused command, as far as that could be read; nothing vouches for it. */
+  generation: Type.Optional(Type.Integer()),
+})
+export type Refusal = Static<typeof Refusal>
+
 /** `shoal.v1.health.<id>`, every few seconds. */
 export const Heartbeat = Type.Object({
   node: NodeId,
@@ -102,9 +112,7 @@ export const Heartbeat = Type.Object({
     }),
   ),
   /** The last command that this node refused, until one is accepted. */
-  refusal: Type.Optional(
-    Type.Object({ code: Type.String(), message: Type.String(), atMs: Type.Integer() }),
-  ),
+  refusal: Type.Optional(Refusal),
 })
 export type Heartbeat = Static<typeof Heartbeat>
 

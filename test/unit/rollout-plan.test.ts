@@ -156,6 +156,15 @@ const nodeCases: readonly NodeCase[] = [
     },
   },
   {
+    name: 'a refusal of an earlier command does not count',
+    fact: fact({
+      issuedGeneration: 5,
+      sentGeneration: 5,
+      refusal: { code: 'COMMAND_REPLAYED', message: 'old', generation: 4 },
+    }),
+    after: { ...same, state: 'sent', generation: 5 },
+  },
+  {
     name: 'an old refusal does not count once the command is kept',
     fact: kept({ refusal: { code: 'COMMAND_EXPIRED', message: 'late' } }),
     after: { ...same, state: 'applying', generation: 5 },
@@ -265,6 +274,32 @@ const rolloutCases: readonly RolloutCase[] = [
     state: 'failed',
     reason: 'a: HANDLER_START: no; b: FUNCTION_LOAD: no',
     effects: [],
+  },
+  {
+    name: 'failed: nodes that are not ready go back to what they had, if anything',
+    nodes: {
+      a: [{ state: 'failed', troubleSinceMs: 1, previous }, failed('HANDLER_START')],
+      b: [{ previous }, ready],
+      c: [{ previous }, offline],
+      d: [{}, offline],
+    },
+    state: 'failed',
+    reason: 'a: HANDLER_START: no',
+    effects: [
+      {
+        kind: 'return',
+        nodes: [
+          node('a', {
+            state: 'failed',
+            reason: { code: 'HANDLER_START', message: 'no' },
+            previous,
+            generation: 5,
+            troubleSinceMs: 1,
+          }),
+          node('c', { state: 'offline', sinceMs: NOW, previous }),
+        ],
+      },
+    ],
   },
   {
     name: 'failed beyond the grace but trying again just now: not yet',
