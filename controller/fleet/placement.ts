@@ -59,7 +59,7 @@ export async function applyPlacements(
 }
 
 interface Candidate extends Placement {
-  fits(node: NodeRow): boolean
+  readonly fits: (node: NodeRow) => boolean
 }
 
 async function candidatesOf(
