@@ -258,6 +258,7 @@ export class Agent implements AsyncDisposable {
       functions: () => this.#reconciler.report(),
       host: () => this.#host.sample(HOST_SAMPLE_AGE_MS),
       probe: () => this.#prober.result,
+      everyMs: config.heartbeatMs,
     })
     const subject = subjects.health(identity.node)
     return HeartbeatLoop.start({

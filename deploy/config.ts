@@ -20,6 +20,8 @@ export interface DeployConfig {
   readonly samples: boolean
   readonly root: boolean
   readonly apiHost: string
+  /** Address that nats-server listens on. */
+  readonly natsHost: string
   readonly ports: Readonly<Record<PortName, number>>
 }
 
@@ -76,6 +78,7 @@ export function loadDeployConfig(env: NodeJS.ProcessEnv): DeployConfig {
     samples: samplesSetting(env),
     root: process.getuid?.() === 0,
     apiHost: setting(env, 'SHOAL_API_HOST') ?? '127.0.0.1',
+    natsHost: setting(env, 'SHOAL_NATS_HOST') ?? '127.0.0.1',
     ports: {
       http: port(env, 'http', problems),
       coap: port(env, 'coap', problems),

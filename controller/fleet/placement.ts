@@ -9,6 +9,16 @@ export function archFits(bundle: BundleArch, node: Pick<NodeRow, 'arch'>): boole
   return bundle === 'any' || bundle === node.arch
 }
 
+/** @throws Fault `REQUEST_INVALID` for a selector that is none, `NO_NODE_SELECTED` */
+export function selectNodes(nodes: readonly NodeRow[], selectorText: string): NodeRow[] {
+  const selector = parseSelector(selectorText)
+  const selected = nodes.filter((node) => matches(selector, node))
+  if (selected.length > 0) return selected
+  throw new Fault('NO_NODE_SELECTED', `no node matches selector "${selectorText}"`, {
+    selector: selectorText,
+  })
+}
+
 /** A function that could not be given to a node, and why. */
 export interface Unplaced {
   readonly fn: string

@@ -7,7 +7,7 @@ import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { Removal, Rollout } from '#shared/schemas/api.ts'
 import type { FunctionSettings } from '#shared/schemas/command.ts'
 import type { EventHub } from '../events/index.ts'
-import { matches, parseSelector, type Fleet } from '../fleet/index.ts'
+import { selectNodes, type Fleet } from '../fleet/index.ts'
 import type { RolloutRow, Store, StoreTransaction } from '../store/index.ts'
 import {
   applyInSql,
@@ -80,7 +80,6 @@ export class Rollouts {
     const { store, clock, log } = this.#options
     const id = randomUUID()
     const selectorText = request.selector ?? '*'
-    const selector = parseSelector(selectorText)
     return this.#loop.exclusive(async () => {
       const older = await this.#abortOpen([request.fn], `superseded by rollout ${id}`)
       const nowMs = clock.nowMs()
@@ -88,12 +87,7 @@ export class Rollouts {
         const fn = await functionOf(tx, request.fn)
         const release = await releaseOf(tx, request.fn, request.release)
         const settings = mergeSettings(fn, request.settings)
-        const selected = (await tx.nodes()).filter((node) => matches(selector, node))
-        if (selected.length === 0) {
-          throw new Fault('NO_NODE_SELECTED', `no node matches selector "${selectorText}"`, {
-            selector: selectorText,
-          })
-        }
+        const selected = selectNodes(await tx.nodes(), selectorText)
         const returned = await this.#save(tx, older)
         const row: RolloutRow = {
           id,

@@ -4,6 +4,7 @@ import { ensureNatsAuthority } from '#controller/signing/index.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
 import { natsServer } from '../bootstrap/index.ts'
 import type { DeployConfig } from '../config.ts'
+import { clientHost } from './client-host.ts'
 import { LogFile } from './log-file.ts'
 import { Part, type PartSpec } from './part.ts'
 
@@ -92,6 +93,7 @@ export function isReadyLine(line: string): boolean {
 async function writeNatsConfig(config: DeployConfig): Promise<string> {
   const authority = await ensureNatsAuthority(join(config.data, 'controller', 'nats'), {
     port: config.ports.nats,
+    host: config.natsHost,
   })
   const folder = join(config.data, 'nats')
   await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -112,11 +114,22 @@ function controllerEnv({ config, engine, imagesFile, env }: PartsOptions): NodeJ
     SHOAL_DOCKER_SOCKET: config.dockerSocket,
     SHOAL_ENGINE: engine,
     ...(config.ca === undefined ? {} : { SHOAL_CA_BUNDLE: config.ca.file }),
+    ...buildProxies(config, env),
   }
 }
 
-function natsUrl({ ports }: DeployConfig): string {
-  return `nats://127.0.0.1:${ports.nats}`
+/** Builds of functions go through the proxy that our own set-up uses, unless told otherwise. */
+function buildProxies({ proxy }: DeployConfig, env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const found: NodeJS.ProcessEnv = {}
+  for (const name of ['HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY']) {
+    const value = env[`SHOAL_${name}`] ?? proxy[name]
+    if (value !== undefined) found[`SHOAL_${name}`] = value
+  }
+  return found
+}
+
+function natsUrl({ ports, natsHost }: DeployConfig): string {
+  return `nats://${clientHost(natsHost)}:${ports.nats}`
 }
 
 function agentEnv(

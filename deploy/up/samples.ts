@@ -46,7 +46,8 @@ export async function deploySamples(options: SamplesOptions, signal: AbortSignal
     const { tar, digest } = await packSample(name)
     const before = present.get(name)
     const ours = deployed[name]
-    if (before !== undefined) {
+    // One that never was rolled out is what a start that was cut off has left, not a person's.
+    if (before?.settings !== undefined) {
       if (before.latestRelease !== ours?.release) return
       if (ours.source === digest && before.placements.length > 0) return
     }

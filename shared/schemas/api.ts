@@ -117,6 +117,14 @@ export const NodeView = Type.Object({
 })
 export type NodeView = Static<typeof NodeView>
 
+export const NewToken = Type.Object({
+  token: Type.String(),
+  expiresAtMs: Type.Integer(),
+  /** Why agents on other hosts cannot use it, and what to set. */
+  warning: Type.Optional(Type.String()),
+})
+export type NewToken = Static<typeof NewToken>
+
 export const AssignmentView = Type.Object({
   function: FunctionName,
   node: NodeId,

@@ -87,6 +87,8 @@ export const Heartbeat = Type.Object({
   seq: Type.Integer({ minimum: 1 }),
   sentAtMs: Type.Integer(),
   uptimeMs: Type.Integer(),
+  /** Until the next one. Absent: as the controller expects it. */
+  everyMs: Type.Optional(Type.Integer({ minimum: 1, maximum: 3_600_000 })),
   /** Of the command kept, 0 for none. */
   generation: Type.Integer(),
   /** sha256 over the canonical list of [fn, release, settings] kept; the controller compares. */

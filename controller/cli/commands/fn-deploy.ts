@@ -148,7 +148,7 @@ async function build(
   const { runtime: wanted, arch } = options
   const result = await client.createRelease(
     name,
-    { source, runtime: wanted, arch },
+    { source, runtime: wanted, arch, selector: options.nodes },
     (line) => say(`  ${paint(out, 'gray', line)}\n`),
     signal,
   )
