@@ -82,6 +82,7 @@ export class Agent implements AsyncDisposable {
   #proxies: Proxy[] = []
   #admin: AdminServer | undefined
   #closing: Promise<void> | undefined
+  readonly #removed = Promise.withResolvers<void>()
 
   private constructor(
     base: Base,
@@ -125,6 +126,7 @@ export class Agent implements AsyncDisposable {
       logs: parts.logs,
       inventory: () => this.#inventory.read(),
       onCommand: (command) => this.#take(command),
+      onRemoved: () => this.#removed.resolve(),
       log: log.child({ [LOG_KEYS.part]: 'command' }),
     })
     this.#service.attach(parts.link)
@@ -203,6 +205,11 @@ export class Agent implements AsyncDisposable {
     if (config.adminPort >= 0) this.#admin = await this.#openAdmin()
     this.#link.start()
     return { ...this.#ports, admin: this.#admin?.port ?? 0 }
+  }
+
+  /** Resolves when the controller has said that this node is no longer of its fleet. */
+  get removed(): Promise<void> {
+    return this.#removed.promise
   }
 
   /** Refuses new work, lets calls end, sends a last heartbeat, closes. Handlers go on unless the config says otherwise. */

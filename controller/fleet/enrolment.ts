@@ -78,7 +78,9 @@ export class Enrolment {
     const node = await store.transaction(async (tx) => {
       const known = await tx.nodeByKey(request.nodeKey)
       const token = findToken(await tx.joinTokens(), request.secret, nowMs)
-      const again = known !== undefined && known.token === token.id
+      // A node that was removed needs a token that was made since, or a use of one.
+      const again =
+        known !== undefined && known.deletedAtMs === undefined && known.token === token.id
       if (!again) {
         if (token.usesLeft < 1) {
           throw new Fault('JOIN_REFUSED', 'this join token is used up: make a new one')

@@ -54,18 +54,19 @@ export function createParts(options: PartsOptions): Parts {
       return Part.start({ ...whole, env: () => controllerEnv(options) }, signal)
     },
     async startAgent(joinToken, signal) {
-      const token = (await isEnrolled(config.data)) ? undefined : await joinToken()
-      const env = () => agentEnv(options, token)
+      const env = async () =>
+        agentEnv(options, (await isEnrolled(config.data)) ? undefined : await joinToken())
       return Part.start({ ...spec('agent'), ...script('agent/main.ts'), env }, signal)
     },
   }
 }
 
-/** A node whose enrolment was cut off has an identity that holds its key and no more. */
+/** A node whose enrolment was cut off has an identity that holds its key and no more; one that was removed needs a new token. */
 async function isEnrolled(data: string): Promise<boolean> {
   try {
     const identity: unknown = JSON.parse(await readFile(join(data, 'agent/identity.json'), 'utf8'))
-    return typeof identity === 'object' && identity !== null && 'joined' in identity
+    if (typeof identity !== 'object' || identity === null) return false
+    return 'joined' in identity && !('removed' in identity)
   } catch {
     return false
   }
