@@ -35,6 +35,8 @@ export const HandlerRecord = Type.Object({
   env: Type.Record(Type.String(), Type.String()),
   concurrency: Type.Integer(),
   timeoutMs: Type.Integer(),
+  /** It takes one call in its life. */
+  fresh: Type.Optional(Type.Literal(true)),
 })
 export type HandlerRecord = Static<typeof HandlerRecord>
 
@@ -59,6 +61,7 @@ export function newRecord(
     env: settings.env,
     concurrency: settings.concurrency,
     timeoutMs: settings.timeoutMs,
+    ...(settings.isolation === 'fresh' ? ({ fresh: true } as const) : {}),
   }
 }
 
@@ -69,7 +72,8 @@ export function newHandlerId(): string {
 
 /**
  * Digest over all that makes two handlers interchangeable: what runs in them, what they may use, and what their runner was
- * told. Settings that only the agent applies (replicas, queue, errors) are not in it, so they change without a new handler.
+ * told; and whether it takes more than one call. Settings that only the agent applies (replicas, queue, errors) are not in
+ * it, so they change without a new handler.
  */
 export function specDigestOf(assignment: Assignment, identity: string): string {
   const { fn, release, runtime, entry, artifact, settings } = assignment
@@ -79,6 +83,7 @@ export function specDigestOf(assignment: Assignment, identity: string): string {
     [fn, release, runtime, entry ?? null, artifact.digest, identity],
     [memoryMiB, cpus, pids, network, concurrency, timeoutMs],
     sortedEnv,
+    ...(settings.isolation === 'fresh' ? ['fresh'] : []),
   ]
   return `sha256:${createHash('sha256').update(JSON.stringify(parts)).digest('hex')}`
 }

@@ -157,7 +157,8 @@ export class Handler {
   attach(lane: Lane): void {
     const state = this.#state
     if (state.kind !== 'ready') throw new TypeError(`handler ${this.id} is ${state.kind}`)
-    lane.attach(state.link, this.record.release, this.record.concurrency)
+    const { release, concurrency, fresh } = this.record
+    lane.attach(state.link, release, concurrency, fresh === true ? 1 : undefined)
     this.#set({ kind: 'serving', link: state.link })
   }
 
