@@ -12,7 +12,7 @@ import { Fault } from '#shared/fault.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
 import { eventually } from '#test/eventually.ts'
 
-/** What an implementation brings: engines over the same host, and runners that are the shell script `main.sh` of the bundle. */
+/** What an implementation brings: engines over the same host, and runners that are the shell script `fn/main.sh` of the folder. */
 export interface EngineBed extends AsyncDisposable {
   /** A new instance for an installation. `images: false`: one whose host has no runtimes. `socketPath`: of the daemon. */
   engine(installation: string, options?: { images?: false; socketPath?: string }): Engine
@@ -32,17 +32,14 @@ export async function scriptSpec(
 ): Promise<HandlerSpec> {
   const id = newHandlerId()
   const folder = join(bed.root, id)
-  const bundleFolder = join(bed.root, `bundle-${id}`)
   await mkdir(join(folder, 'fn'), { recursive: true })
-  await mkdir(bundleFolder)
-  await writeFile(join(bundleFolder, 'main.sh'), script)
+  await writeFile(join(folder, 'fn', 'main.sh'), script)
   return {
     id,
     fn: 'site/thermo',
     release: 'r1-0a1b2c3d',
     runtime: 'binary',
     folder,
-    bundleFolder,
     limits: { memoryMiB: 32, cpus: 1, pids: 32 },
     network: 'none',
     specDigest: 'sha256:spec',
@@ -98,7 +95,7 @@ function lifeTests(kind: EngineKind, makeBed: () => Promise<EngineBed>): void {
     await engine.stop('neverexisted', 0, within())
   })
 
-  it('tells the handler its socket and its id, and shows it the bundle where INIT says', async () => {
+  it('tells the handler its socket and its id, and shows it its code where INIT says', async () => {
     await using bed = await makeBed()
     await using engine = bed.engine(bed.installation)
     const spec = await scriptSpec(
@@ -107,8 +104,8 @@ function lifeTests(kind: EngineKind, makeBed: () => Promise<EngineBed>): void {
     )
     await writeFile(join(spec.folder, 's'), '')
     await engine.start(spec, within())
-    const dir = engine.bundleDirInside(spec)
-    assert.equal(dir, kind === 'docker' ? '/shoal/fn' : spec.bundleFolder)
+    const dir = engine.codeDirInside(spec)
+    assert.equal(dir, kind === 'docker' ? '/shoal/fn' : join(spec.folder, 'fn'))
     await eventually(async () => {
       const lines = (await engine.tail(spec.id, 4096, within())).trim().split('\n')
       return lines[0] === spec.id && lines.includes('s') && lines.includes('fn')

@@ -18,7 +18,7 @@ import {
 
 let beds = 0
 
-async function processBed(command = ['/bin/sh', 'main.sh']): Promise<EngineBed> {
+async function processBed(command = ['/bin/sh', 'fn/main.sh']): Promise<EngineBed> {
   const folder = await tempFolder()
   const root = folder.join('h')
   await mkdir(root)
@@ -107,7 +107,7 @@ describe('engine process: what only it does', () => {
   })
 
   it('limits open files and memory', async () => {
-    await using bed = await processBed([process.execPath, 'main.sh'])
+    await using bed = await processBed([process.execPath, 'fn/main.sh'])
     await using engine = bed.engine(bed.installation)
     using watch = watching(engine)
     const spec = await scriptSpec(
