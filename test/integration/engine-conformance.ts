@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   newHandlerId,
   type Engine,
   type HandlerExit,
   type HandlerSpec,
+  type SpareSpec,
 } from '#agent/handlers/index.ts'
 import { Fault } from '#shared/fault.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
@@ -47,6 +49,20 @@ export async function scriptSpec(
   }
 }
 
+/** A spare whose runner is `script`. */
+export async function spareSpec(bed: Pick<EngineBed, 'root'>, script: string): Promise<SpareSpec> {
+  const { id, runtime, folder, limits } = await scriptSpec(bed, script)
+  return { id, runtime, folder, limits }
+}
+
+/** Says `tick` 50 times a second. */
+export const TICKING = 'while :; do echo tick; sleep 0.02; done'
+
+/** How much a handler has written, when it goes on to write and when it does not. */
+export async function ticks(engine: Engine, id: string): Promise<number> {
+  return (await engine.tail(id, 1024 * 1024, within())).length
+}
+
 export function within(ms = 60_000): AbortSignal {
   return AbortSignal.timeout(ms)
 }
@@ -66,6 +82,8 @@ export function watching(engine: Engine): Disposable & { exits: HandlerExit[]; l
 export function engineConformance(kind: EngineKind, makeBed: () => Promise<EngineBed>): void {
   describe(`engine ${kind}: the promises of every engine`, () => {
     lifeTests(kind, makeBed)
+    pauseTests(makeBed)
+    spareTests(makeBed)
     endTests(makeBed)
     ownershipTests(makeBed)
     troubleTests(makeBed)
@@ -154,6 +172,120 @@ function lifeTests(kind: EngineKind, makeBed: () => Promise<EngineBed>): void {
     assert.match(await engine.version(within()), /\d+\.\d+/)
     assert.deepEqual(await engine.runtimes(within()), ['binary'])
     assert.notEqual(await engine.identity('binary'), '')
+  })
+}
+
+function pauseTests(makeBed: () => Promise<EngineBed>): void {
+  it('holds a paused handler with all that it has forked, and lets it go on, however often it is told', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    const spec = await scriptSpec(bed, `(${TICKING}) & wait`)
+    await engine.start(spec, within())
+    await eventually(async () => (await ticks(engine, spec.id)) > 0)
+    for (let round = 0; round < 3; round++) {
+      await engine.pause(spec.id, within())
+      await engine.pause(spec.id, within())
+      assert.equal((await engine.list(within()))[0]?.state, 'paused')
+      const written = await ticks(engine, spec.id)
+      await sleep(200)
+      assert.equal(await ticks(engine, spec.id), written, 'it goes on')
+      await engine.unpause(spec.id, within())
+      await engine.unpause(spec.id, within())
+      assert.equal((await engine.list(within()))[0]?.state, 'running')
+      await eventually(async () => (await ticks(engine, spec.id)) > written)
+    }
+    await engine.stop(spec.id, 0, within())
+  })
+
+  it('stops a paused handler, politely and by force', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    for (const graceMs of [0, 20_000]) {
+      const spec = await scriptSpec(bed, `trap "exit 0" TERM; echo up; ${TICKING}`)
+      await engine.start(spec, within())
+      await eventually(async () => (await ticks(engine, spec.id)) > 0)
+      await engine.pause(spec.id, within())
+      const startedAtMs = performance.now()
+      await engine.stop(spec.id, graceMs, within())
+      assert.ok(performance.now() - startedAtMs < 10_000, 'waited for the whole grace')
+      assert.deepEqual(await engine.list(within()), [])
+    }
+  })
+
+  it('finds a handler paused that an earlier instance has paused, and does not take it for ended', async () => {
+    await using bed = await makeBed()
+    const spec = await scriptSpec(bed, TICKING)
+    {
+      await using first = bed.engine(bed.installation)
+      await first.start(spec, within())
+      await first.pause(spec.id, within())
+    }
+    await using second = bed.engine(bed.installation)
+    using watch = watching(second)
+    assert.equal((await second.list(within()))[0]?.state, 'paused')
+    await sleep(500)
+    assert.deepEqual(watch.exits, [])
+    await second.unpause(spec.id, within())
+    const written = await ticks(second, spec.id)
+    await eventually(async () => (await ticks(second, spec.id)) > written)
+    await second.stop(spec.id, 0, within())
+  })
+
+  it('cannot pause, wake or change what has ended or was never there, and says so', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    using watch = watching(engine)
+    const spec = await scriptSpec(bed, 'exit 0')
+    await engine.start(spec, within())
+    await eventually(() => watch.exits.length > 0)
+    const gone = { code: 'FUNCTION_EXITED' }
+    await assert.rejects(engine.pause(spec.id, within()), gone)
+    await assert.rejects(engine.pause('neverexisted', within()), gone)
+    await assert.rejects(engine.unpause('neverexisted', within()), gone)
+    await assert.rejects(engine.update('neverexisted', spec.limits, within()), gone)
+    await engine.stop(spec.id, 0, within())
+  })
+}
+
+function spareTests(makeBed: () => Promise<EngineBed>): void {
+  it('starts a spare: a handler like others, but listed without a function', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    using watch = watching(engine)
+    const script =
+      'echo "$SHOAL_HANDLER"; while [ ! -e "${SHOAL_SOCKET}.end" ]; do sleep 0.02; done; exit 4'
+    const spec = await spareSpec(bed, script)
+    await engine.startSpare(spec, within())
+    assert.deepEqual(await engine.list(within()), [{ id: spec.id, state: 'running' }])
+    await eventually(async () => (await engine.tail(spec.id, 100, within())).trim() === spec.id)
+    await engine.update(spec.id, { ...spec.limits, cpus: 0.5 }, within())
+    await writeFile(join(spec.folder, 's.end'), '')
+    const [exit] = await eventually(() => watch.exits.length > 0 && watch.exits)
+    assert.deepEqual(exit, { id: spec.id, exitCode: 4, oomKilled: false })
+    await engine.stop(spec.id, 0, within())
+    assert.deepEqual(await engine.list(within()), [])
+  })
+
+  it('shows a spare the files that come into its folder after its start', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    const script =
+      'cd "$(dirname "$SHOAL_SOCKET")"; while [ ! -e later/x ]; do sleep 0.02; done; cat later/x; sleep 600'
+    const spec = await spareSpec(bed, script)
+    await engine.startSpare(spec, within())
+    await mkdir(join(spec.folder, 'new'))
+    await writeFile(join(spec.folder, 'new', 'x'), 'seen\n')
+    await rename(join(spec.folder, 'new'), join(spec.folder, 'later'))
+    await eventually(async () => (await engine.tail(spec.id, 100, within())) === 'seen\n')
+    await engine.stop(spec.id, 0, within())
+  })
+
+  it('names the runtime of a spare that it cannot start', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    const spec = { ...(await spareSpec(bed, 'sleep 600')), runtime: 'python3' as const }
+    await assert.rejects(engine.startSpare(spec, within()), { code: 'IMAGE_MISSING' })
+    assert.deepEqual(await engine.list(within()), [])
   })
 }
 
