@@ -40,7 +40,7 @@ function deployTests(kind: EngineKind): void {
     node.reconciler.setDesired([hello])
     const report = await reported(node, 'site/hello', 'ready')
     assert.deepEqual(report.serving, [hello.release])
-    assert.deepEqual(report.handlers, { ready: 2, starting: 0, restarts: 0 })
+    assert.deepEqual(report.handlers, { ready: 2, starting: 0, restarts: 0, paused: 0 })
     assert.equal(await call(node.router, 'site/hello', 'you'), 'hello you')
     node.reconciler.setDesired([])
     await settle(node)
