@@ -200,12 +200,14 @@ export class Reconciler implements AsyncDisposable {
   async #round(): Promise<void> {
     await resolveSpecs(this.#options.engine, this.#functions.values())
     if (this.#over.signal.aborted) return
-    const { desired, actual, sparesMiB } = this.#observe()
-    const steps = plan(desired, actual, this.#shop.nowMs())
+    // One time for the whole round: what is due between two looks at the clock would be forgotten.
+    const nowMs = this.#shop.nowMs()
+    const { desired, actual, sparesMiB } = this.#observe(nowMs)
+    const steps = plan(desired, actual, nowMs)
     for (const step of steps) apply(this.#shop, step)
     tendSpares(this.#shop.spares, this.#functions.values(), sparesMiB, this.#isCalm())
     this.#announce()
-    this.#schedule()
+    this.#schedule(nowMs)
     if (steps.length > 0) {
       // Looks again at once: a step that is done within its round has no end that would wake the loop.
       this.#calm = false
@@ -219,12 +221,11 @@ export class Reconciler implements AsyncDisposable {
     this.#calm = true
   }
 
-  #observe(): {
+  #observe(nowMs: number): {
     readonly desired: readonly Desired[]
     readonly actual: Actual
     readonly sparesMiB: number
   } {
-    const nowMs = this.#shop.nowMs()
     const { keepMs = KEEP_MS, memoryBudgetMiB = Number.POSITIVE_INFINITY } = this.#options
     const hasBundle = (digest: string): boolean => this.#shop.bundles.get(digest) !== undefined
     const states = [...this.#functions.values()]
@@ -257,16 +258,15 @@ export class Reconciler implements AsyncDisposable {
     }
   }
 
-  #schedule(): void {
+  #schedule(nowMs: number): void {
     clearTimeout(this.#timer)
-    const nowMs = this.#shop.nowMs()
     const { keepMs = KEEP_MS } = this.#options
     const due = Array.from(this.#functions.values(), (state) =>
       state.refusal === undefined ? state.dueAtMs(keepMs, nowMs) : nowMs + REFUSED_MS,
     )
     const atMs = Math.min(...due.filter((time) => time !== undefined))
     if (!Number.isFinite(atMs)) return
-    this.#timer = setTimeout(() => this.#wake(), Math.max(1, Math.ceil(atMs - nowMs)))
+    this.#timer = setTimeout(() => this.#wake(), Math.max(1, Math.ceil(atMs - this.#shop.nowMs())))
     this.#timer.unref()
   }
 

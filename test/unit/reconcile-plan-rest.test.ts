@@ -73,6 +73,12 @@ const SLEEP_ROWS: readonly PlanRow[] = [
     steps: ['resume a missing'],
   },
   {
+    name: 'woken while it is being paused: that is waited for, a start would take longer',
+    desired: [want({ ...sleeper })],
+    actual: node([have([handler('a', 'pausing', { proven: true })])]),
+    steps: [],
+  },
+  {
     name: 'a drained handler whose link is not sound is not used again',
     desired: [want()],
     actual: node([have([handler('a', 'drained', { proven: true })])]),

@@ -222,6 +222,18 @@ describe('rescale', () => {
   })
 })
 
+describe('rescaleDueAtMs', () => {
+  it('looks again when calls are in flight at the time to sleep: their end wakes nobody', () => {
+    const busy = demand(1, { lastCallAtMs: NOW - 5_000 })
+    assert.equal(rescaleDueAtMs(level(1), scale(sleeper), busy, NOW), NOW + sleeper.idleMs)
+  })
+
+  it('never, when nothing can change by itself', () => {
+    assert.equal(rescaleDueAtMs(level(1), scale(), demand(3), NOW), undefined)
+    assert.equal(rescaleDueAtMs(level(0), scale(sleeper), demand(0), NOW), undefined)
+  })
+})
+
 describe('scaleOf', () => {
   const rows: readonly [string, Partial<FunctionSettings>, Partial<Scale>][] = [
     ['as many as replicas', { replicas: 3 }, { min: 3, max: 3 }],

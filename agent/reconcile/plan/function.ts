@@ -46,6 +46,8 @@ export function planFunction(
   const bare = want.replicas > 0 && !isServed(sound, bridging)
   const resumes = planResumes(want, have, { missing, giveUp, bare })
   const resumed = new Set(resumes.map(({ id }) => id))
+  // Sooner back than a new one is there, though it has to be paused to the end first.
+  const coming = handlers.filter(({ phase, spec }) => phase === 'pausing' && spec === want.spec)
   const leaving = planLeaving(want, handlers, kept)
   const going = new Set(leaving.map((step) => ('id' in step ? step.id : '')))
   const opening = [...kept, ...bridging].filter(({ id }) => !going.has(id))
@@ -53,7 +55,7 @@ export function planFunction(
     ...steps,
     ...planRest(want, have, { resumed, giveUp }, nowMs),
     ...resumes,
-    ...planStarts(want, have, missing - resumed.size, nowMs),
+    ...planStarts(want, have, missing - resumed.size - coming.length, nowMs),
     ...planFallback(want, have, bare && resumed.size === 0, nowMs),
     ...planOpening(fn, opening),
     ...leaving,

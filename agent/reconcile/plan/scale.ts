@@ -96,7 +96,11 @@ export function rescaleDueAtMs(
   const times: number[] = []
   if (level.low !== undefined) times.push(level.low.sinceMs + QUIET_MS)
   else if (level.count > Math.max(1, scale.min)) times.push(nowMs + LOOK_MS)
-  if (level.count > 0 && canSleep(scale, demand)) times.push(idleAtMs(level, scale, demand))
+  if (level.count > 0 && canSleep(scale, demand)) {
+    // The end of a call wakes nobody: while there are any, it is looked at again and again.
+    const busy = demand.calls > 0 || demand.used > 0
+    times.push(busy ? nowMs + scale.idleMs : idleAtMs(level, scale, demand))
+  }
   const coming = times.filter((time) => time > nowMs)
   return coming.length === 0 ? undefined : Math.min(...coming)
 }
