@@ -83,11 +83,12 @@ export class Handler {
     return this.#timings
   }
 
-  /** True when it may be paused: it has been drained, its runner is there and has nothing left to do. */
+  /** True when it may be paused: it gets no calls, its runner is there and has nothing left to do. */
   get pausable(): boolean {
     const link = this.#server?.link
-    const drained = this.#state.kind === 'drained' && !this.#over.signal.aborted
-    return drained && link?.takesCalls === true && link.inFlight === 0
+    const resting = this.#state.kind === 'drained' || this.#state.kind === 'ready'
+    const sound = link?.takesCalls === true && link.inFlight === 0
+    return resting && sound && !this.#over.signal.aborted
   }
 
   /** Makes and starts it, or makes it of a spare. Resolves when it is ready or is not going to be; `state` tells which. */
@@ -143,7 +144,7 @@ export class Handler {
   /**
    * Puts it to sleep: it keeps its memory and gets no CPU. Only when `pausable`. Resolves when it is `paused`, or `failed`.
    *
-   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is `drained` as before
+   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is as before
    */
   async pause(signal: AbortSignal): Promise<void> {
     const link = this.#server?.link
@@ -161,7 +162,7 @@ export class Handler {
    * Wakes it up, or takes it back after it was drained. Only when `paused` or `pausable`. Resolves when its runner has answered
    * and it is `ready`, or `failed`.
    *
-   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is `paused` or `drained` as before
+   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is as before
    */
   async resume(signal: AbortSignal): Promise<void> {
     const link = this.#server?.link
