@@ -33,7 +33,7 @@ export function echoing(runtime: Runtime, text: string): Readonly<Record<string,
     nodejs: {
       'index.mjs': `export default async (request) => new Response(${JSON.stringify(text)} + await request.text())`,
     },
-    python3: { 'fn.py': `def fn(input):\n    return ${JSON.stringify(text)} + input.decode()\n` },
+    python3: { 'fn.py': `def fn(input):\n    return ${JSON.stringify(text)} + input\n` },
     binary: { 'fn.sh': `#!/bin/sh\nprintf %s ${JSON.stringify(text)}; cat\n` },
   }
   return files[runtime]
@@ -61,6 +61,8 @@ export interface HandlerScope extends AsyncDisposable {
   makeEngine(): Engine
   /** An unpacked bundle. */
   bundle(files: Readonly<Record<string, string>>): Promise<string>
+  /** What would be written of a new handler. */
+  record(runtime: Runtime, bundleFolder: string, changes?: HandlerChanges): HandlerRecord
   /** A new handler, not started. */
   handler(runtime: Runtime, bundleFolder: string, changes?: HandlerChanges): Promise<Handler>
   /** One that an earlier agent has left. */
@@ -156,14 +158,10 @@ class Scope {
     return { runtime, identity, limits: { ...LIMITS_OF_HANDLER, ...limits } }
   }
 
-  async handler(
-    runtime: Runtime,
-    bundleFolder: string,
-    { limits = {}, timeouts = {}, env = {}, fn = 'echo', pool }: HandlerChanges = {},
-  ): Promise<Handler> {
-    const spare = pool?.take(await this.want(runtime, limits))
-    const record: HandlerRecord = {
-      id: spare?.id ?? newHandlerId(),
+  record(runtime: Runtime, bundleFolder: string, changes: HandlerChanges = {}): HandlerRecord {
+    const { limits = {}, env = {}, fn = 'echo' } = changes
+    return {
+      id: newHandlerId(),
       fn,
       release: 'r1-0a1b2c3d',
       runtime,
@@ -176,7 +174,18 @@ class Scope {
       concurrency: 8,
       timeoutMs: 10_000,
     }
-    return this.#keep(new Handler(this.#options(record, { spare, timeouts }), 'created'))
+  }
+
+  async handler(
+    runtime: Runtime,
+    bundleFolder: string,
+    changes: HandlerChanges = {},
+  ): Promise<Handler> {
+    const { limits = {}, timeouts = {}, pool } = changes
+    const spare = pool?.take(await this.want(runtime, limits))
+    const record = this.record(runtime, bundleFolder, changes)
+    const named = spare === undefined ? record : { ...record, id: spare.id }
+    return this.#keep(new Handler(this.#options(named, { spare, timeouts }), 'created'))
   }
 
   found(record: HandlerRecord): Handler {
