@@ -8,6 +8,7 @@ import { exitFault, unlessExited, withTail } from './handler-failure.ts'
 import { specOf, type HandlerFolders, type HandlerRecord } from './handler-record.ts'
 import { HANDLER_TIMEOUTS, isOver } from './handler-state.ts'
 import type { HandlerState, HandlerTimeouts, HandlerTimings } from './handler-state.ts'
+import { logLine } from './log-line.ts'
 import type { Spare } from './spare.ts'
 import { allEnded, within } from './within.ts'
 
@@ -15,6 +16,7 @@ import { allEnded, within } from './within.ts'
 const EXIT_WAIT_MS = 500
 /** A local socket does not break by itself: a runner that loses it again and again does so on purpose. */
 const RELINKS_MAX = 3
+const LINK_ENDED = 'its connection ended'
 
 export interface HandlerOptions {
   readonly record: HandlerRecord
@@ -59,6 +61,7 @@ export class Handler {
     this.#timeouts = { ...HANDLER_TIMEOUTS, ...options.timeouts }
     this.#state = { kind: origin }
     this.#launched = origin === 'found'
+    if (options.spare !== undefined) this.#takeOver(options.spare)
   }
 
   get id(): string {
@@ -83,11 +86,12 @@ export class Handler {
     return this.#timings
   }
 
-  /** True when it may be paused: it has been drained, its runner is there and has nothing left to do. */
+  /** True when it may be paused: it gets no calls, its runner is there and has nothing left to do. */
   get pausable(): boolean {
     const link = this.#server?.link
-    const drained = this.#state.kind === 'drained' && !this.#over.signal.aborted
-    return drained && link?.takesCalls === true && link.inFlight === 0
+    const resting = this.#state.kind === 'drained' || this.#state.kind === 'ready'
+    const sound = link?.takesCalls === true && link.inFlight === 0
+    return resting && sound && !this.#over.signal.aborted
   }
 
   /** Makes and starts it, or makes it of a spare. Resolves when it is ready or is not going to be; `state` tells which. */
@@ -143,7 +147,7 @@ export class Handler {
   /**
    * Puts it to sleep: it keeps its memory and gets no CPU. Only when `pausable`. Resolves when it is `paused`, or `failed`.
    *
-   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is `drained` as before
+   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is as before
    */
   async pause(signal: AbortSignal): Promise<void> {
     const link = this.#server?.link
@@ -161,7 +165,7 @@ export class Handler {
    * Wakes it up, or takes it back after it was drained. Only when `paused` or `pausable`. Resolves when its runner has answered
    * and it is `ready`, or `failed`.
    *
-   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is `paused` or `drained` as before
+   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is as before
    */
   async resume(signal: AbortSignal): Promise<void> {
     const link = this.#server?.link
@@ -238,6 +242,7 @@ export class Handler {
       try {
         const after = await work(AbortSignal.any([signal, over]))
         over.throwIfAborted()
+        if (during.link.state === 'closed') throw new Fault('FUNCTION_EXITED', LINK_ENDED)
         this.#set(after)
       } catch (error) {
         const passing = signal.aborted || Fault.is(error, 'ENGINE_UNAVAILABLE')
@@ -277,16 +282,20 @@ export class Handler {
     return link
   }
 
-  /** Makes a spare this function's, up to INIT. */
-  async #equipSpare(spare: Spare, signal: AbortSignal): Promise<RunnerLink> {
+  /** From now on whatever happens to the spare happens to this handler, also when it is not started yet. */
+  #takeOver(spare: Spare): void {
     const { server, link } = spare.handOver((later) => this.#linked(later))
     this.#server = server
     this.#launched = true
     this.#linked(link)
+  }
+
+  /** Makes a spare this function's, up to INIT. */
+  async #equipSpare(spare: Spare, signal: AbortSignal): Promise<RunnerLink> {
     try {
       await equip(this.#options, spare.limits, signal)
       this.#mark('equippedMs')
-      return link
+      return await this.#hello(this.#timeouts.helloMs, signal)
     } catch (error) {
       // A Docker runtime need not be able to change limits. Nothing of the function has run in there: begin again.
       if (signal.aborted || !Fault.is(error, 'HANDLER_START')) throw error
@@ -310,7 +319,7 @@ export class Handler {
         this.#loaded = true
         this.#mark('readyMs')
         // Lost again in this very moment: its `onClose` came while this was loading and was left to us.
-        if (link.state === 'closed') throw new Fault('HANDLER_START', 'its connection ended')
+        if (link.state === 'closed') throw new Fault('HANDLER_START', LINK_ENDED)
         this.#set({ kind: 'ready', link })
       } catch (error) {
         await this.#fail(error)
@@ -331,16 +340,7 @@ export class Handler {
 
   #linked(link: RunnerLink): void {
     const { clock, onLog, record } = this.#options
-    link.onLog = ({ level, request, text }) =>
-      onLog({
-        atMs: clock.nowMs(),
-        fn: record.fn,
-        release: record.release,
-        handler: this.id,
-        level,
-        ...(request === undefined ? {} : { request }),
-        text,
-      })
+    link.onLog = (line) => onLog(logLine(record, clock.nowMs(), line))
     link.onClose = () => this.#lost(link)
     this.#arrived.resolve(link)
   }
@@ -348,7 +348,7 @@ export class Handler {
   #lost(link: RunnerLink): void {
     const state = this.#state
     if (state.kind === 'paused') {
-      void this.#fail(new Fault('FUNCTION_EXITED', 'its connection ended while it was paused'))
+      void this.#fail(new Fault('FUNCTION_EXITED', LINK_ENDED))
       return
     }
     if ((state.kind !== 'ready' && state.kind !== 'serving') || state.link !== link) return

@@ -35,6 +35,15 @@ export function isStopped(pid: number): boolean {
 }
 
 /**
+ * False once SIGSTOP has reached it: it is stopped, or it waits in the kernel and will be before it runs again (a parent
+ * whose vfork(2) ends with a child that is stopped itself).
+ */
+export function mayRun(pid: number): boolean {
+  const { state } = readStat(pid)
+  return state === 'R' || state === 'S'
+}
+
+/**
  * Pids of processes that have `entry` (`NAME=value`) in the environment they were started with: everything a handler has
  * forked, also what has left its process group, as long as it did not wipe its environment. Own processes only
  * (all when root).

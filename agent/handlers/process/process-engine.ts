@@ -24,6 +24,7 @@ import {
   identify,
   isAlive,
   isStopped,
+  mayRun,
   pidsWithEnvironment,
   sendSignal,
   type ProcessIdentity,
@@ -115,8 +116,16 @@ export class ProcessEngine implements Engine {
     }
   }
 
-  async pause(id: string): Promise<void> {
+  async pause(id: string, signal: AbortSignal): Promise<void> {
     this.#signalAll(id, 'SIGSTOP')
+    // What they fork before it reaches them would go on.
+    const held = (): boolean => {
+      const pids = pidsWithEnvironment(`SHOAL_HANDLER=${id}`).filter(mayRun)
+      for (const pid of pids) sendSignal(pid, 'SIGSTOP')
+      return pids.length === 0
+    }
+    if (await this.#wait(held, KILL_WAIT_MS, signal)) return
+    throw new Fault('ENGINE_UNAVAILABLE', `handler ${id} does not stop`, { handler: id })
   }
 
   async unpause(id: string): Promise<void> {
