@@ -164,10 +164,14 @@ export class FunctionState {
     } else if (identity !== this.#identity) {
       // The runtime's image was made anew, or has come at last: perhaps that is what was wrong.
       if (this.#refusal !== undefined || this.#identity !== undefined) this.forgive()
-      if (this.#identity !== undefined) this.#proven = false
+      const isOther = this.#identity !== undefined
       this.#refusal = undefined
       this.#identity = identity
       this.#spec = specDigestOf(assignment, identity)
+      const isBack = this.#spec === this.#fallback?.spec
+      if (isOther || isBack) this.#fallback = undefined
+      if (isOther) this.#proven = false
+      if (isBack) this.#proven = true
     }
   }
 

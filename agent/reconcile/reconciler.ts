@@ -205,7 +205,8 @@ export class Reconciler implements AsyncDisposable {
     const { desired, actual, sparesMiB } = this.#observe(nowMs)
     const steps = plan(desired, actual, nowMs)
     for (const step of steps) apply(this.#shop, step)
-    tendSpares(this.#shop.spares, this.#functions.values(), sparesMiB, this.#isCalm())
+    const calm = steps.length === 0 && this.#isCalm()
+    tendSpares(this.#shop.spares, this.#functions.values(), sparesMiB, calm)
     this.#announce()
     this.#schedule(nowMs)
     if (steps.length > 0) {
@@ -245,8 +246,10 @@ export class Reconciler implements AsyncDisposable {
 
   /** Nobody waits for the engine to start something. */
   #isCalm(): boolean {
-    const kinds = this.#allHeld().map(({ handler }) => handler.state.kind)
-    return this.#watch.state === 'present' && !kinds.some((kind) => STARTING.has(kind))
+    if (this.#watch.state === 'lost') return false
+    const states = this.#functions.values().toArray()
+    if (states.some(({ fetching }) => fetching !== undefined)) return false
+    return !this.#allHeld().some(({ handler: { state } }) => STARTING.has(state.kind))
   }
 
   /** Tells the lanes whether calls without a handler should wait or be refused. */
