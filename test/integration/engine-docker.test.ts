@@ -6,17 +6,11 @@ import { DockerEngine } from '#agent/handlers/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { busyboxImage } from '#test/busybox-image.ts'
 import { dockerScope, type DockerScope } from '#test/docker.ts'
+import { scriptSpec, spareSpec, watching, within, type EngineBed } from '#test/engine-bed.ts'
 import { eventually } from '#test/eventually.ts'
 import { socketRelay } from '#test/socket-relay.ts'
 import { tempFolder } from '#test/temp.ts'
-import {
-  engineConformance,
-  scriptSpec,
-  spareSpec,
-  watching,
-  within,
-  type EngineBed,
-} from './engine-conformance.ts'
+import { engineConformance } from './engine-conformance.ts'
 
 let scope: DockerScope
 let image: string

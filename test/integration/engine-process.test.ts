@@ -8,17 +8,10 @@ import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ProcessEngine } from '#agent/handlers/index.ts'
 import { pidsWithEnvironment } from '#agent/handlers/process/index.ts'
+import { TICKING, scriptSpec, ticks, watching, within, type EngineBed } from '#test/engine-bed.ts'
 import { eventually } from '#test/eventually.ts'
 import { tempFolder } from '#test/temp.ts'
-import {
-  engineConformance,
-  TICKING,
-  scriptSpec,
-  ticks,
-  watching,
-  within,
-  type EngineBed,
-} from './engine-conformance.ts'
+import { engineConformance } from './engine-conformance.ts'
 
 let beds = 0
 

@@ -276,6 +276,25 @@ def fn(input):
     assert.equal(existsSync(inside), false)
   })
 
+  it('is removed with the spare when it is never started, and fails at once when the spare has ended', async () => {
+    await using scope = await handlerScope('process')
+    const pool = scope.pool({ count: 2 })
+    const need = { wants: [await scope.want('nodejs')], memoryMiBMax: 1_000, calm: true }
+    await stocked(pool, need, 2)
+    const bundle = await scope.bundle(echoing('nodejs', 'hello '))
+    const unwanted = await scope.handler('nodejs', bundle, { pool })
+    await unwanted.stop(within())
+    assert.equal(unwanted.state.kind, 'stopped')
+    const ended = await scope.handler('nodejs', bundle, { pool })
+    await scope.makeEngine().stop(ended.id, 0, within())
+    await ended.start()
+    assert.ok(ended.state.kind === 'failed')
+    assert.equal(ended.state.fault.code, 'HANDLER_START')
+    await ended.stop(within())
+    assert.deepEqual(scope.folders.read().ids, [])
+    assert.deepEqual(await scope.engine.list(within()), [])
+  })
+
   it('is started as a container when the engine cannot change the limits of the spare', async () => {
     await using scope = await handlerScope('process')
     const pool = scope.pool()
