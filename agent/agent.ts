@@ -10,7 +10,7 @@ import {
   type Identity,
   type TrustKeeper,
 } from '#agent/command/index.ts'
-import type { LoadedConfig } from '#agent/config/index.ts'
+import { memoryBudgetMiB, type LoadedConfig } from '#agent/config/index.ts'
 import { BundleStore, type Engine } from '#agent/handlers/index.ts'
 import {
   AdminServer,
@@ -163,13 +163,16 @@ export class Agent implements AsyncDisposable {
       onStarted: () => agent.#watch.stir(),
       bodyBytesMax: config.bodyBytesMax,
       drainMs: config.drainMs,
+      keepMs: config.keepMs,
+      memoryBudgetMiB: memoryBudgetMiB(config.memoryBudget),
+      spares: config.spares,
     })
     const watch: StateWatch = new StateWatch({
       functions: () => reconciler.report(),
       onChange: () => agent.#heartbeat.wake(),
     })
     const agent = new Agent(base, engine, { router, logs, link, reconciler, watch })
-    if (base.keeper.command !== undefined) agent.#take(base.keeper.command)
+    if (base.keeper.command !== undefined) agent.#take(base.keeper.command, true)
     return agent
   }
 
@@ -234,8 +237,9 @@ export class Agent implements AsyncDisposable {
     this.#loop[Symbol.dispose]()
   }
 
-  #take(command: NodeCommand): void {
-    this.#reconciler.setDesired(command.functions)
+  /** @param kept - it was taken before, by an earlier agent */
+  #take(command: NodeCommand, kept = false): void {
+    this.#reconciler.setDesired(command.functions, kept)
     this.#watch.stir()
     this.#heartbeat.wake()
     this.#logs.retain(command.functions.map(({ fn }) => fn)).catch((error: unknown) => {

@@ -4,7 +4,7 @@
  * Used by proxy/ (Invoker), handlers/ and reconcile/ (links, lanes), health/ (stats) and main.ts.
  */
 export type { InvokeLog } from './background.ts'
-export type { Lane, LaneCallbacks, LaneSettings, LaneStats } from './lane/index.ts'
+export type { Lane, LaneCallbacks, LaneDemand, LaneSettings, LaneStats } from './lane/index.ts'
 export { RunnerServer } from './link/index.ts'
 export type {
   LinkEnd,

@@ -16,6 +16,8 @@ import type {
 import type { Effect } from './plan.ts'
 
 const settingsValidator = Compile(FunctionSettings)
+/** Of a function with no handler that is always there, when nothing is said. */
+const IDLE_MS = 300_000
 
 /** @throws Fault `FUNCTION_UNKNOWN` */
 export async function functionOf(tx: Pick<Store, 'function'>, name: string): Promise<FunctionRow> {
@@ -108,7 +110,11 @@ async function giveBack(
   return changed
 }
 
-/** Given over inherited over defaults. @throws Fault `REQUEST_INVALID` that names the setting */
+/**
+ * Given over inherited over defaults; a function that may have no handler is put to sleep some time or other.
+ *
+ * @throws Fault `REQUEST_INVALID` that names the setting
+ */
 export function mergeSettings(
   { settings: inherited }: FunctionRow,
   given: Partial<FunctionSettings> | undefined,
@@ -118,6 +124,14 @@ export function mergeSettings(
     const problem = settingsValidator.Errors(merged)[0]
     const field = `settings${(problem?.instancePath ?? '').replaceAll('/', '.')}`
     throw new Fault('REQUEST_INVALID', `${field} ${problem?.message ?? 'is invalid'}`, { field })
+  }
+  const { replicas, replicasMax } = merged
+  if (replicasMax !== undefined && replicasMax < replicas) {
+    throw new Fault(
+      'REQUEST_INVALID',
+      `settings.replicasMax is ${replicasMax}, it must be at least ${replicas}, as settings.replicas is`,
+      { field: 'settings.replicasMax' },
+    )
   }
   const envBytes = Object.entries(merged.env).reduce(
     (sum, [name, value]) => sum + Buffer.byteLength(name) + Buffer.byteLength(value),
@@ -130,7 +144,7 @@ export function mergeSettings(
       { field: 'settings.env' },
     )
   }
-  return merged
+  return replicas === 0 ? { idleMs: IDLE_MS, ...merged } : merged
 }
 
 /** Without what only the planner needs. */

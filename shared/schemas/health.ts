@@ -6,7 +6,7 @@ export const FunctionState = Type.Union([
   Type.Literal('pending'), // known, nothing done yet
   Type.Literal('fetching'), // artifact on its way
   Type.Literal('starting'), // handlers start
-  Type.Literal('ready'), // all replicas of the desired release serve
+  Type.Literal('ready'), // the replicas that shall always be there serve, or it sleeps until it is called
   Type.Literal('degraded'), // some serve
   Type.Literal('failed'), // none of the desired release serves; `reason` says why; retried with backoff
 ])
@@ -28,7 +28,14 @@ export const FunctionReport = Type.Object({
     starting: Type.Integer(),
     /** Unplanned ends since the agent started. */
     restarts: Type.Integer(),
+    /** Paused: of the desired release, while it sleeps, or of the one before, for a quick way back. */
+    paused: Type.Optional(Type.Integer()),
   }),
+  /** Starts that went wrong in a row, while there are any; and when the next one is due. */
+  failures: Type.Optional(Type.Integer()),
+  retryAtMs: Type.Optional(Type.Integer()),
+  /** Why it has fewer handlers than its calls need: `MEMORY_BUDGET`. */
+  limited: Type.Optional(Reason),
   /** Since the agent started. */
   calls: Type.Object({
     ok: Type.Integer(),

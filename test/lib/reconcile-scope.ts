@@ -154,6 +154,7 @@ export async function startNode(
     log,
     onLog: (line) => lines.push(line),
     onStarted: (_, took) => timings.push(took),
+    keepMs: 0,
     ...changes,
   })
   const close = async (removeHandlers: boolean): Promise<void> => {

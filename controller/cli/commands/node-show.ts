@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import type { NodeView } from '#shared/schemas/api.ts'
+import type { FunctionReport } from '#shared/schemas/health.ts'
 import { openClient, type CliContext } from '../context.ts'
 import { writeJson } from '../output.ts'
 import { durationText, table } from '../table.ts'
@@ -36,11 +37,11 @@ export function nodeText(node: NodeView, nowMs: number): string {
     fn.fn,
     fn.state,
     fn.release,
-    `${fn.handlers.ready}+${fn.handlers.starting}`,
+    handlersText(fn),
     String(fn.handlers.restarts),
     `${fn.calls.ok}/${fn.calls.failed}/${fn.calls.refused + fn.calls.timedOut}`,
     fn.latencyMs === undefined ? '-' : `${fn.latencyMs.p50}/${fn.latencyMs.p99} ms`,
-    fn.reason === undefined ? '' : `${fn.reason.code}: ${fn.reason.message.split('\n')[0]}`,
+    whyText(fn, nowMs),
   ])
   const head = [
     'FUNCTION',
@@ -53,6 +54,21 @@ export function nodeText(node: NodeView, nowMs: number): string {
     '',
   ]
   return `${lines.join('\n')}\n\n${table(head, rows, 'no functions')}`
+}
+
+/** Ready, on their way, paused. */
+function handlersText({ handlers: { ready, starting, paused = 0 } }: FunctionReport): string {
+  return `${ready}+${starting}${paused === 0 ? '' : `, ${paused} paused`}`
+}
+
+function whyText(fn: FunctionReport, nowMs: number): string {
+  const { reason, limited, failures = 0, retryAtMs = 0 } = fn
+  const tries =
+    failures > 1 && retryAtMs > nowMs
+      ? ` (failed ${failures} times, next try in ${durationText(retryAtMs - nowMs)})`
+      : ''
+  if (reason !== undefined) return `${reason.code}: ${reason.message.split('\n')[0]}${tries}`
+  return limited === undefined ? '' : `${limited.code}: ${limited.message}`
 }
 
 function inventoryLines({ inventory }: NodeView): string[] {
