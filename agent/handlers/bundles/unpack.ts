@@ -40,11 +40,13 @@ export async function unpackBundle(
   const bounded = boundedBytes(limits)
   const archive = createReadStream(file)
   const reading = pipeline(archive, createZstdDecompress(), bounded, entries, { signal })
+  // It may fail while a file is being written, long before it is waited for: as an unhandled rejection that ended the agent.
+  const ended = reading.catch(() => {})
   try {
     for await (const entry of entries) await unpacking.add(entry.header, entry)
     await reading
   } catch (error) {
-    await reading.catch(() => undefined)
+    await ended
     throw invalidArchive(error, signal)
   }
   await unpacking.finish()
