@@ -252,4 +252,16 @@ describe('bundle store', () => {
     await assert.rejects(made, { code: 'STORAGE' })
     assert.deepEqual(await readdir(scope.root), [])
   })
+
+  it('never takes a file that was cut short for a whole one', async () => {
+    await using scope = await bundleScope()
+    await scope.put(A, [{ name: 'a', text: 'x'.repeat(30_000) }])
+    {
+      await using _full = await fileBytesMax(29_000)
+      const made = scope.store.ensure({ digest: A, bytes: 1 }, soon())
+      await assert.rejects(made, { code: 'STORAGE' })
+    }
+    const folder = await scope.store.ensure({ digest: A, bytes: 1 }, soon())
+    assert.equal((await stat(join(folder, 'a'))).size, 30_000)
+  })
 })
