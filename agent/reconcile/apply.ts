@@ -219,7 +219,7 @@ function overran(shop: Workshop, state: FunctionState, link: RunnerLink): void {
   if (held === undefined || held.suspect !== undefined) return
   held.suspect = link.blocked ? 'blocked' : 'overrun'
   state.restarts++
-  const message = `a call was not ended within its deadline; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
+  const message = `a call was not ended within the function's timeout; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
   shop.log.warn({ ...keys(held.handler), reason: held.suspect }, 'handler overran')
   shop.failed(state, new Fault('FUNCTION_EXITED', message))
 }

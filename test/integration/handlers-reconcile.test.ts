@@ -6,6 +6,7 @@ import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
 import { eventually } from '#test/eventually.ts'
+import { invocation } from '#test/invoke-scope.ts'
 import {
   answering,
   assignmentOf,
@@ -254,6 +255,27 @@ function failureTests(kind: EngineKind): void {
 }
 
 function overrunTests(kind: EngineKind): void {
+  it('keeps a handler that its callers are too impatient for', async () => {
+    await using bed = await nodeBed(kind)
+    await using node = await startNode(bed)
+    const files = {
+      'index.mjs': `export default (request) => {
+        const end = Date.now() + (request.method === 'POST' ? 2_500 : 0)
+        while (Date.now() < end);
+        return new Response('alive')
+      }`,
+    }
+    const busy = await assignmentOf(node.source, 'busy', files, { timeoutMs: 10_000 })
+    node.reconciler.setDesired([busy])
+    await reported(node, 'busy', 'ready')
+    const impatient = invocation({ fn: 'busy', method: 'POST', deadlineMs: 1 })
+    await assert.rejects(node.router.invoke(impatient), { code: 'DEADLINE_EXCEEDED' })
+    const patient = await node.router.invoke(invocation({ fn: 'busy', method: 'GET' }))
+    assert.equal(patient.status, 200)
+    assert.equal(node.reconciler.report()[0]?.handlers.restarts, 0)
+    assert.deepEqual(node.complaints, [])
+  })
+
   it('replaces a handler whose loop is blocked, and answers the next call', async () => {
     await using bed = await nodeBed(kind)
     await using node = await startNode(bed, { drainMs: 300 })

@@ -24,7 +24,7 @@ export type LaneSettings = Pick<
 }
 
 export interface LaneCallbacks {
-  /** A runner did not end a call within 1,000 ms of its deadline: replace the handler. Once per attached link. */
+  /** A runner did not end a call within 1,000 ms of the function's timeout: replace the handler. Once per attached link. */
   readonly onOverrun?: (link: RunnerLink) => void
 }
 
@@ -71,6 +71,10 @@ export class Lane implements CallLane {
 
   get bodyBytesMax(): number {
     return this.#settings.bodyBytesMax
+  }
+
+  get timeoutMs(): number {
+    return this.#settings.timeoutMs
   }
 
   /** Links that take calls, without those that drain. */
