@@ -38,6 +38,7 @@ export interface Workshop {
   readonly functions: Map<string, FunctionState>
   readonly orphans: Set<string>
   readonly bodyBytesMax: number
+  /** For calls in flight when the agent stops, or on a handler that answers nobody. */
   readonly drainMs: number
   readonly slots: {
     readonly start: Slots
@@ -51,6 +52,8 @@ export interface Workshop {
   newHandler(record: HandlerRecord, origin: 'created' | 'found'): Handler
   /** Lets work go on in the background; its end wakes the loop. `work` handles its own errors. */
   track(work: Promise<void>): void
+  /** As `track`, for what may take as long as a call: nothing has to wait for its end. */
+  linger(work: Promise<void>): void
   failed(state: FunctionState, error: unknown): void
   started(state: FunctionState, timings: HandlerTimings): void
 }
@@ -146,7 +149,10 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
     held.servingSinceMs = undefined
     if (lane === undefined) return
     shop.log.info({ ...keys(handler), reason }, 'handler drains')
-    shop.track(handler.drain(lane, shop.drainMs))
+    // Calls have until their own deadlines, which may be an hour away. A handler that answers nobody is not worth that; and to
+    // remove the function is how an operator ends one that hangs.
+    const hangs = reason === 'blocked' || (reason === 'unwanted' && isBlocked(handler))
+    shop.linger(handler.drain(lane, hangs ? shop.drainMs : undefined))
   },
 
   stop(shop, { fn, id, reason }) {
@@ -222,6 +228,10 @@ function overran(shop: Workshop, state: FunctionState, link: RunnerLink): void {
   const message = `a call was not ended within the function's timeout; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
   shop.log.warn({ ...keys(held.handler), reason: held.suspect }, 'handler overran')
   shop.failed(state, new Fault('FUNCTION_EXITED', message))
+}
+
+function isBlocked({ state }: Handler): boolean {
+  return state.kind === 'serving' && state.link.blocked
 }
 
 function keys({ record }: Handler): Record<string, string> {

@@ -41,6 +41,7 @@ export interface ActualHandler {
 
 export interface ActualFunction {
   readonly fn: string
+  /** Oldest first. */
   readonly handlers: readonly ActualHandler[]
   readonly bundle: 'absent' | 'fetching' | 'present'
   /** Of the settings the lane has; undefined: no lane. */
@@ -65,6 +66,8 @@ export interface Actual {
 
 export type StartReason = 'missing' | 'outdated' | 'overrun' | 'blocked'
 export type LeaveReason = 'unwanted' | 'outdated' | 'surplus' | 'overrun' | 'blocked'
+/** `drained`: has no calls any more; `crowded`: newer ones drain, and too many of them. */
+type StopReason = LeaveReason | 'drained' | 'crowded' | 'dead'
 
 /** One small change. The planner emits these; only the executor performs them. */
 export type Step =
@@ -85,7 +88,7 @@ export type Step =
       readonly kind: 'stop'
       readonly fn: string
       readonly id: string
-      readonly reason: LeaveReason | 'drained' | 'dead'
+      readonly reason: StopReason
     }
   /** Nothing of the function is left and nothing is wanted. */
   | { readonly kind: 'forget'; readonly fn: string; readonly reason: 'unwanted' }

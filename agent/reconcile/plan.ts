@@ -18,6 +18,7 @@ import type {
  * Rules for one function:
  * - New handlers start beside the old; the old are drained when as many new as wanted serve. A release that does not start
  *   therefore never takes a working one away.
+ * - Draining ends with the last call, which may take an hour. Of very many handlers that drain, the oldest are stopped.
  * - A handler that overran is drained when others serve in its place; one that is blocked at once, because it answers nobody.
  * - After a failure one handler is tried at a time, not before `retryAtMs`.
  * - Whatever was found running of a wanted function is adopted first, even when it is outdated: it serves meanwhile.
@@ -35,6 +36,12 @@ export function plan(desired: readonly Desired[], actual: Actual, nowMs: number)
   for (const { id } of actual.orphans) steps.push({ kind: 'remove-orphan', id, reason: 'unknown' })
   return steps.filter((step) => isPossible(step, actual, known, nowMs))
 }
+
+/**
+ * Of one function: as many as a node may have replicas of it, so that a switch never loses a call. More is a series of switches
+ * while calls are long, and memory is worth more than the calls of a release that was replaced again and again.
+ */
+const DRAINING_MAX = 64
 
 function planRemoval(have: ActualFunction): Step[] {
   const { fn, handlers, routing } = have
@@ -55,6 +62,9 @@ function planFunction(want: Desired, have: ActualFunction, nowMs: number): Step[
   }
   for (const { id, phase } of handlers) {
     if (phase === 'dead' || phase === 'drained') steps.push({ kind: 'stop', fn, id, reason: phase })
+  }
+  for (const { id } of handlers.filter(isDraining).slice(0, -DRAINING_MAX)) {
+    steps.push({ kind: 'stop', fn, id, reason: 'crowded' })
   }
   const usable = handlers.filter(isUsable)
   if (want.spec === undefined) return [...steps, ...planOpening(fn, usable)]
@@ -151,6 +161,10 @@ function isPossible(
   if (step.kind !== 'stop') return true
   const handler = known.get(step.fn)?.handlers.find(({ id }) => id === step.id)
   return nowMs >= (handler?.retryAtMs ?? 0)
+}
+
+function isDraining({ phase }: ActualHandler): boolean {
+  return phase === 'draining'
 }
 
 function isUsable({ phase }: ActualHandler): boolean {

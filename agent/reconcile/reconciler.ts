@@ -48,7 +48,7 @@ export interface ReconcilerOptions {
   readonly onStarted?: (fn: string, timings: HandlerTimings) => void
   /** Default: that of shared/limits.ts. */
   readonly bodyBytesMax?: number
-  /** For calls in flight when a handler is replaced or stopped; default 5,000. */
+  /** For calls in flight when the reconciler closes, or on a handler that answers nobody; default 5,000. */
   readonly drainMs?: number
   /** Handlers started at once; default 4. */
   readonly startsMax?: number
@@ -79,6 +79,7 @@ export class Reconciler implements AsyncDisposable {
   readonly #functions = new Map<string, FunctionState>()
   readonly #orphans = new Set<string>()
   readonly #background = new Set<Promise<void>>()
+  readonly #lingering = new Set<Promise<void>>()
   readonly #loop: Promise<void>
   #told = false
   #calm = false
@@ -185,6 +186,7 @@ export class Reconciler implements AsyncDisposable {
         return new Handler({ ...common, record, onChange }, origin)
       },
       track: (work) => this.#track(work),
+      linger: (work) => this.#track(work, this.#lingering),
       failed: (state, error) => {
         const fault = Fault.from(error)
         state.fail(fault, monotonicMs(), random())
@@ -230,7 +232,10 @@ export class Reconciler implements AsyncDisposable {
     // Before the first survey nobody knows which bundles are in use.
     if (this.#background.size > 0 || this.#watch.state === 'lost') return
     if (!this.#calm) this.#track(this.#collectGarbage())
-    else this.#settle()
+    else if (this.#lingering.size === 0) {
+      this.#settled.resolve()
+      this.#settled = Promise.withResolvers()
+    }
     this.#calm = true
   }
 
@@ -355,23 +360,18 @@ export class Reconciler implements AsyncDisposable {
     return state
   }
 
-  #track(work: Promise<void>): void {
+  #track(work: Promise<void>, works = this.#background): void {
     const ended = (error?: unknown): void => {
-      this.#background.delete(tracked)
+      works.delete(tracked)
       if (error !== undefined) this.#options.log.error({ [LOG_KEYS.err]: error }, 'step failed')
       this.#wake()
     }
     const tracked = work.then(() => ended(), ended)
-    this.#background.add(tracked)
+    works.add(tracked)
   }
 
   #wake(): void {
     this.#woken.resolve()
-  }
-
-  #settle(): void {
-    this.#settled.resolve()
-    this.#settled = Promise.withResolvers()
   }
 
   async #close({ removeHandlers }: CloseOptions): Promise<void> {
@@ -395,6 +395,6 @@ export class Reconciler implements AsyncDisposable {
       }
     }
     await Promise.all(held.map(end))
-    await Promise.all(this.#background)
+    await Promise.all([...this.#background, ...this.#lingering])
   }
 }

@@ -24,6 +24,7 @@ export function reportOf(
   const kind = stuck ? 'failed' : plain
   const reason = kind === 'ready' ? undefined : reasonOf(state, engineFault)
   const phases = Array.from(state.held.values(), ({ handler }) => handler.state.kind)
+  const draining = phases.filter((phase) => phase === 'draining').length
   return {
     fn: state.fn,
     release: assignment.release,
@@ -35,6 +36,7 @@ export function reportOf(
       starting: phases.filter((phase) =>
         ['created', 'found', 'starting', 'loading', 'ready', 'unlinked'].includes(phase),
       ).length,
+      ...(draining === 0 ? {} : { draining }),
       restarts: state.restarts,
     },
     calls: stats?.calls ?? NO_CALLS,

@@ -23,16 +23,19 @@ async function archive(entries: readonly Entry[]): Promise<Buffer> {
   return promisify(zstdCompress)(bytes)
 }
 
-/** No file of this process grows beyond these bytes: as on a full disk, the last write is cut short, the next one fails. */
-async function fileBytesMax(bytes: number): Promise<AsyncDisposable> {
-  const limit = (soft: string): Promise<unknown> =>
-    promisify(execFile)('prlimit', ['--pid', String(process.pid), `--fsize=${soft}:unlimited`])
-  await limit(String(bytes))
-  return {
-    async [Symbol.asyncDispose]() {
-      await limit('unlimited')
-    },
+/** Meanwhile no file of this process grows beyond these bytes: as on a full disk, a write is cut short, the next one fails. */
+async function withFileBytesMax(bytes: number, work: () => Promise<void>): Promise<void> {
+  await limitFileBytes(String(bytes))
+  try {
+    await work()
+  } finally {
+    await limitFileBytes('unlimited')
   }
+}
+
+async function limitFileBytes(soft: string): Promise<void> {
+  const limits = ['--pid', String(process.pid), `--fsize=${soft}:unlimited`]
+  await promisify(execFile)('prlimit', limits)
 }
 
 const digestOf = (letter: string): string => `sha256:${letter.repeat(64)}`
@@ -247,20 +250,18 @@ describe('bundle store', () => {
   it('survives a disk that is full in the middle of a file, and says so', async () => {
     await using scope = await bundleScope()
     await scope.put(A, [{ name: 'a', text: 'x'.repeat(500_000) }, { name: 'b' }])
-    await using _full = await fileBytesMax(20_000)
-    const made = scope.store.ensure({ digest: A, bytes: 1 }, soon())
-    await assert.rejects(made, { code: 'STORAGE' })
+    await withFileBytesMax(20_000, () =>
+      assert.rejects(scope.store.ensure({ digest: A, bytes: 1 }, soon()), { code: 'STORAGE' }),
+    )
     assert.deepEqual(await readdir(scope.root), [])
   })
 
   it('never takes a file that was cut short for a whole one', async () => {
     await using scope = await bundleScope()
     await scope.put(A, [{ name: 'a', text: 'x'.repeat(30_000) }])
-    {
-      await using _full = await fileBytesMax(29_000)
-      const made = scope.store.ensure({ digest: A, bytes: 1 }, soon())
-      await assert.rejects(made, { code: 'STORAGE' })
-    }
+    await withFileBytesMax(29_000, () =>
+      assert.rejects(scope.store.ensure({ digest: A, bytes: 1 }, soon()), { code: 'STORAGE' }),
+    )
     const folder = await scope.store.ensure({ digest: A, bytes: 1 }, soon())
     assert.equal((await stat(join(folder, 'a'))).size, 30_000)
   })

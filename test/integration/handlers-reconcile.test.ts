@@ -6,7 +6,6 @@ import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
 import { eventually } from '#test/eventually.ts'
-import { invocation } from '#test/invoke-scope.ts'
 import {
   answering,
   assignmentOf,
@@ -117,27 +116,6 @@ function switchTests(kind: EngineKind): void {
       left.map(({ release }) => release),
       [next.release],
     )
-  })
-
-  it('lets a call that is in flight end before its handler does', async () => {
-    await using bed = await nodeBed(kind)
-    await using node = await startNode(bed)
-    const files = {
-      'index.mjs': `export default async () => {
-        await new Promise((resolve) => setTimeout(resolve, 2_500))
-        return new Response('late')
-      }`,
-    }
-    node.reconciler.setDesired([await assignmentOf(node.source, 'slow', files)])
-    await reported(node, 'slow', 'ready')
-    const late = call(node.router, 'slow')
-    node.reconciler.setDesired([await assignmentOf(node.source, 'slow', answering('two'))])
-    await reported(node, 'slow', 'ready')
-    assert.equal(await call(node.router, 'slow'), 'two')
-    assert.equal(await late, 'late')
-    const gone = call(node.router, 'slow')
-    node.reconciler.setDesired([])
-    assert.equal(await gone, 'two')
   })
 
   it('loses no call when it scales up and down', async () => {
@@ -255,27 +233,6 @@ function failureTests(kind: EngineKind): void {
 }
 
 function overrunTests(kind: EngineKind): void {
-  it('keeps a handler that its callers are too impatient for', async () => {
-    await using bed = await nodeBed(kind)
-    await using node = await startNode(bed)
-    const files = {
-      'index.mjs': `export default (request) => {
-        const end = Date.now() + (request.method === 'POST' ? 2_500 : 0)
-        while (Date.now() < end);
-        return new Response('alive')
-      }`,
-    }
-    const busy = await assignmentOf(node.source, 'busy', files, { timeoutMs: 10_000 })
-    node.reconciler.setDesired([busy])
-    await reported(node, 'busy', 'ready')
-    const impatient = invocation({ fn: 'busy', method: 'POST', deadlineMs: 1 })
-    await assert.rejects(node.router.invoke(impatient), { code: 'DEADLINE_EXCEEDED' })
-    const patient = await node.router.invoke(invocation({ fn: 'busy', method: 'GET' }))
-    assert.equal(patient.status, 200)
-    assert.equal(node.reconciler.report()[0]?.handlers.restarts, 0)
-    assert.deepEqual(node.complaints, [])
-  })
-
   it('replaces a handler whose loop is blocked, and answers the next call', async () => {
     await using bed = await nodeBed(kind)
     await using node = await startNode(bed, { drainMs: 300 })

@@ -30,7 +30,7 @@ export interface CallLane {
 }
 
 /** A runner has this long to end a cancelled call after the function's time for it. */
-const OVERRUN_MS = 1_000
+export const OVERRUN_MS = 1_000
 
 /**
  * One call from admission until its runner has ended it.

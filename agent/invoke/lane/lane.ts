@@ -5,7 +5,7 @@ import { CANCEL } from '../frames/index.ts'
 import type { RunnerLink } from '../link/index.ts'
 import type { Invocation, Result } from '../model.ts'
 import { Attachment, leastLoaded } from './attachment.ts'
-import { Call } from './call.ts'
+import { Call, OVERRUN_MS } from './call.ts'
 import type { CallLane } from './call.ts'
 import { CallList } from './call-list.ts'
 import { leanFault } from './lean-fault.ts'
@@ -133,16 +133,18 @@ export class Lane implements CallLane {
   }
 
   /**
-   * Takes a link out: no new calls. Resolves when those in flight have ended, the link has closed, or at the timeout
-   * (see `link.inFlight`). A link that is not attached resolves at once.
+   * Takes a link out: no new calls. Resolves when those in flight have ended, the link has closed, or nobody waits any more: a
+   * second after the last deadline, however long that is, unless `limitMs` is shorter (see `link.inFlight`). A link that is not
+   * attached resolves at once.
    */
-  drain(link: RunnerLink, timeoutMs: number): Promise<void> {
+  drain(link: RunnerLink, limitMs = Number.POSITIVE_INFINITY): Promise<void> {
     const attachment = this.#attached.find((other) => other.link === link)
     if (attachment === undefined) return Promise.resolve()
     this.#attached = this.#attached.filter((other) => other !== attachment)
     if (link.inFlight === 0) return Promise.resolve()
     const { promise, resolve } = Promise.withResolvers<void>()
-    const timer = setTimeout(() => this.#drained(attachment), timeoutMs)
+    const waitMs = Math.min(limitMs, this.#awaitedMs(attachment) + OVERRUN_MS)
+    const timer = setTimeout(() => this.#drained(attachment), waitMs)
     attachment.drained = () => {
       clearTimeout(timer)
       resolve()
@@ -295,6 +297,17 @@ export class Lane implements CallLane {
     if (this.#attached.length === 0 && this.#unavailable !== undefined) {
       this.#emptyQueue(this.#unavailableFault(this.#unavailable))
     }
+  }
+
+  /** Until the last deadline of the calls there that somebody waits for. */
+  #awaitedMs(attachment: Attachment): number {
+    const nowMs = this.#host.wheel.nowMs()
+    let lastAtMs = nowMs
+    for (const call of this.#sent) {
+      const awaited = call.at === attachment && call.phase !== 'abandoned'
+      if (awaited && call.deadlineAtMs > lastAtMs) lastAtMs = call.deadlineAtMs
+    }
+    return lastAtMs - nowMs
   }
 
   #drained(attachment: Attachment): void {

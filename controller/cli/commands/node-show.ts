@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import type { NodeView } from '#shared/schemas/api.ts'
+import type { FunctionReport } from '#shared/schemas/health.ts'
 import { openClient, type CliContext } from '../context.ts'
 import { writeJson } from '../output.ts'
 import { durationText, table } from '../table.ts'
@@ -36,7 +37,7 @@ export function nodeText(node: NodeView, nowMs: number): string {
     fn.fn,
     fn.state,
     fn.release,
-    `${fn.handlers.ready}+${fn.handlers.starting}`,
+    handlersText(fn.handlers),
     String(fn.handlers.restarts),
     `${fn.calls.ok}/${fn.calls.failed}/${fn.calls.refused + fn.calls.timedOut}`,
     fn.latencyMs === undefined ? '-' : `${fn.latencyMs.p50}/${fn.latencyMs.p99} ms`,
@@ -53,6 +54,11 @@ export function nodeText(node: NodeView, nowMs: number): string {
     '',
   ]
   return `${lines.join('\n')}\n\n${table(head, rows, 'no functions')}`
+}
+
+function handlersText({ ready, starting, draining = 0 }: FunctionReport['handlers']): string {
+  const text = `${ready}+${starting}`
+  return draining === 0 ? text : `${text} (${draining} draining)`
 }
 
 function inventoryLines({ inventory }: NodeView): string[] {
