@@ -73,7 +73,7 @@ export const AgentConfig = Type.Object(
       default: 5_000,
       minimum: 0,
       maximum: 600_000,
-      description: 'For calls in flight when stopping or switching',
+      description: 'For calls in flight when the agent stops; a switch lets them end',
     }),
     keepMs: Type.Integer({
       default: 600_000,

@@ -135,12 +135,12 @@ export class Handler {
     this.#set({ kind: 'serving', link: state.link })
   }
 
-  /** No new calls; resolves when those in flight have ended, at the latest after `drainMs`. Only when `serving`. */
-  async drain(lane: Lane, drainMs: number): Promise<void> {
+  /** No new calls; resolves when those in flight have ended, see `Lane.drain`. Only when `serving`. */
+  async drain(lane: Lane, limitMs?: number): Promise<void> {
     const state = this.#state
     if (state.kind !== 'serving') throw new TypeError(`handler ${this.id} is ${state.kind}`)
     this.#set({ kind: 'draining', link: state.link })
-    await lane.drain(state.link, drainMs)
+    await lane.drain(state.link, limitMs)
     if (this.#state.kind === 'draining') this.#set({ kind: 'drained' })
   }
 

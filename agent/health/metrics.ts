@@ -101,6 +101,11 @@ function functionMetrics(registry: Registry, { functions }: MetricSources): void
     'Handlers that sleep, or are kept of the release before',
     ({ handlers }) => handlers.paused ?? 0,
   )
+  gauge(
+    'shoal_handlers_draining_count',
+    'Replaced handlers that still finish calls',
+    ({ handlers }) => handlers.draining ?? 0,
+  )
   gauge('shoal_function_serving_bool', '1 while any release answers', ({ serving }) =>
     serving.length > 0 ? 1 : 0,
   )

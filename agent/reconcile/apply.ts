@@ -15,7 +15,7 @@ import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import { laneSettingsOf, type FunctionState } from './function-state.ts'
 import { newHeld, type Held } from './held.ts'
-import type { LeaveReason, Step } from './model.ts'
+import type { Step } from './model.ts'
 import type { Slots } from './slots.ts'
 
 /** Just what is used of a logger; pino's fits. */
@@ -32,8 +32,6 @@ const SLOT_MS = 5_000
 const STOP_MS = 60_000
 /** For the engine to pause or unpause a handler. */
 const PAUSE_MS = 15_000
-/** A runner has a second after a call's deadline to end it; a drain waits a little longer. */
-const OVERRUN_MS = 1_500
 
 /** What the executors work on; owned by the one loop that calls them. */
 export interface Workshop {
@@ -45,6 +43,7 @@ export interface Workshop {
   readonly functions: Map<string, FunctionState>
   readonly orphans: Set<string>
   readonly bodyBytesMax: number
+  /** For calls in flight when the agent stops, or on a handler that answers nobody. */
   readonly drainMs: number
   readonly slots: {
     readonly start: Slots
@@ -61,6 +60,8 @@ export interface Workshop {
   newHandler(record: HandlerRecord, origin: 'created' | 'found', spare?: Spare): Handler
   /** Lets work go on in the background; its end wakes the loop. `work` handles its own errors. */
   track(work: Promise<void>): void
+  /** As `track`, for what may take as long as a call: nothing has to wait for its end. */
+  linger(work: Promise<void>): void
   failed(state: FunctionState, error: unknown): void
   started(state: FunctionState, timings: HandlerTimings): void
 }
@@ -165,7 +166,10 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
     held.servingSinceMs = undefined
     if (lane === undefined) return
     shop.log.info({ ...keys(handler), reason }, 'handler drains')
-    shop.track(handler.drain(lane, drainMs(shop, handler, reason)))
+    // Calls have until their own deadlines, which may be an hour away. A handler that answers nobody is not worth that; and to
+    // remove the function is how an operator ends one that hangs.
+    const hangs = reason === 'blocked' || (reason === 'unwanted' && isBlocked(handler))
+    shop.linger(handler.drain(lane, hangs ? shop.drainMs : undefined))
   },
 
   pause(shop, { fn, id, reason }) {
@@ -268,12 +272,6 @@ async function resume(shop: Workshop, state: FunctionState, held: Held): Promise
 
 const NOTHING = { assignment: undefined, identity: undefined }
 
-/** Nothing hurries a handler that is sound: its calls have their own deadlines, and none is lost. */
-function drainMs(shop: Workshop, { record }: Handler, reason: LeaveReason): number {
-  if (reason === 'overrun' || reason === 'blocked' || reason === 'unwanted') return shop.drainMs
-  return Math.max(shop.drainMs, record.timeoutMs + OVERRUN_MS)
-}
-
 /** It has its one call: another one is made ready in its place. */
 function spent(shop: Workshop, state: FunctionState, link: RunnerLink): void {
   const held = state.held.get(link.handlerId)
@@ -290,9 +288,13 @@ function overran(shop: Workshop, state: FunctionState, link: RunnerLink): void {
   // It is on its way out, and only its own call was held up.
   if (held.spent) return
   state.restarts++
-  const message = `a call was not ended within its deadline; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
+  const message = `a call was not ended within the function's timeout; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
   shop.log.warn({ ...keys(held.handler), reason: held.suspect }, 'handler overran')
   shop.failed(state, new Fault('FUNCTION_EXITED', message))
+}
+
+function isBlocked({ state }: Handler): boolean {
+  return state.kind === 'serving' && state.link.blocked
 }
 
 function keys({ record }: Handler): Record<string, string> {

@@ -62,6 +62,7 @@ export interface ActualHandler {
 
 export interface ActualFunction {
   readonly fn: string
+  /** Oldest first. */
   readonly handlers: readonly ActualHandler[]
   readonly bundle: 'absent' | 'fetching' | 'present'
   /** Of the settings the lane has; undefined: no lane. */
@@ -101,6 +102,8 @@ export type LeaveReason =
 export type PauseReason = 'idle' | 'kept'
 /** Of a paused handler. `superseded`: there is a newer one to keep. `memory`: others need its memory. */
 export type GiveUpReason = 'expired' | 'superseded' | 'memory'
+/** `drained`: has no calls any more; `crowded`: newer ones drain, and too many of them. */
+type StopReason = LeaveReason | GiveUpReason | 'drained' | 'crowded' | 'dead'
 
 /** One small change. The planner emits these; only the executor performs them. */
 export type Step =
@@ -121,7 +124,7 @@ export type Step =
       readonly kind: 'stop'
       readonly fn: string
       readonly id: string
-      readonly reason: LeaveReason | GiveUpReason | 'drained' | 'dead'
+      readonly reason: StopReason
     }
   | {
       readonly kind: 'pause'

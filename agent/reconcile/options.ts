@@ -18,7 +18,7 @@ export interface ReconcilerOptions {
   readonly onStarted?: (fn: string, timings: HandlerTimings) => void
   /** Default: that of shared/limits.ts. */
   readonly bodyBytesMax?: number
-  /** For calls in flight when a handler is replaced or stopped; default 5,000. */
+  /** For calls in flight when the reconciler closes, or on a handler that answers nobody; default 5,000. */
   readonly drainMs?: number
   /** For a handler of the release before the wanted one, paused; default 600,000, 0: none is kept. */
   readonly keepMs?: number

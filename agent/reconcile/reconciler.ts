@@ -52,6 +52,7 @@ export class Reconciler implements AsyncDisposable {
   readonly #functions = new Map<string, FunctionState>()
   readonly #orphans = new Set<string>()
   readonly #background = new Set<Promise<void>>()
+  readonly #lingering = new Set<Promise<void>>()
   readonly #loop: Promise<void>
   #told = false
   #calm = false
@@ -169,6 +170,7 @@ export class Reconciler implements AsyncDisposable {
         return new Handler({ ...common, record, onChange, spare }, origin)
       },
       track: (work) => this.#track(work),
+      linger: (work) => this.#track(work, this.#lingering),
       failed: (state, error) => {
         const fault = Fault.from(error)
         state.fail(fault, monotonicMs(), random())
@@ -218,7 +220,10 @@ export class Reconciler implements AsyncDisposable {
     // Before the first survey nobody knows which bundles are in use.
     if (this.#background.size > 0 || this.#watch.state === 'lost') return
     if (!this.#calm) this.#track(collectGarbage(this.#shop))
-    else this.#settle()
+    else if (this.#lingering.size === 0) {
+      this.#settled.resolve()
+      this.#settled = Promise.withResolvers()
+    }
     this.#calm = true
   }
 
@@ -346,23 +351,18 @@ export class Reconciler implements AsyncDisposable {
     return state
   }
 
-  #track(work: Promise<void>): void {
+  #track(work: Promise<void>, works = this.#background): void {
     const ended = (error?: unknown): void => {
-      this.#background.delete(tracked)
+      works.delete(tracked)
       if (error !== undefined) this.#options.log.error({ [LOG_KEYS.err]: error }, 'step failed')
       this.#wake()
     }
     const tracked = work.then(() => ended(), ended)
-    this.#background.add(tracked)
+    works.add(tracked)
   }
 
   #wake(): void {
     this.#woken.resolve()
-  }
-
-  #settle(): void {
-    this.#settled.resolve()
-    this.#settled = Promise.withResolvers()
   }
 
   async #close({ removeHandlers }: CloseOptions): Promise<void> {
@@ -374,6 +374,6 @@ export class Reconciler implements AsyncDisposable {
     const shop = this.#shop
     const ends = this.#allHeld().map((held) => endHandler(shop, held, removeHandlers))
     await Promise.all([...ends, shop.spares.close()])
-    await Promise.all(this.#background)
+    await Promise.all([...this.#background, ...this.#lingering])
   }
 }

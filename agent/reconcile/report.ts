@@ -26,6 +26,7 @@ export function reportOf(
   const kind = stuck ? 'failed' : plain
   const reason = kind === 'ready' ? undefined : reasonOf(state, engineFault)
   const phases = Array.from(state.held.values(), ({ handler }) => handler.state.kind)
+  const draining = phases.filter((phase) => phase === 'draining').length
   return {
     fn: state.fn,
     release: assignment.release,
@@ -39,6 +40,7 @@ export function reportOf(
           phase,
         ),
       ).length,
+      ...(draining === 0 ? {} : { draining }),
       restarts: state.restarts,
       paused: phases.filter((phase) => phase === 'paused').length,
     },

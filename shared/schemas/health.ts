@@ -26,6 +26,8 @@ export const FunctionReport = Type.Object({
   handlers: Type.Object({
     ready: Type.Integer(),
     starting: Type.Integer(),
+    /** Replaced ones that still finish calls; absent: none. */
+    draining: Type.Optional(Type.Integer()),
     /** Unplanned ends since the agent started. */
     restarts: Type.Integer(),
     /** Paused: of the desired release, while it sleeps, or of the one before, for a quick way back. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { mkdir, readFile, readdir, readlink, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
@@ -9,6 +10,7 @@ import { pack, type Header } from 'tar-stream'
 import { BundleStore, type BundleStoreOptions } from '#agent/handlers/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { collectBytes } from '#test/bytes.ts'
+import { eventually } from '#test/eventually.ts'
 import { tempFolder, type TempFolder } from '#test/temp.ts'
 
 type Entry = Partial<Header> & { readonly name: string; readonly text?: string }
@@ -19,6 +21,21 @@ async function archive(entries: readonly Entry[]): Promise<Buffer> {
   tar.finalize()
   const bytes = await collectBytes(tar)
   return promisify(zstdCompress)(bytes)
+}
+
+/** Meanwhile no file of this process grows beyond these bytes: as on a full disk, a write is cut short, the next one fails. */
+async function withFileBytesMax(bytes: number, work: () => Promise<void>): Promise<void> {
+  await limitFileBytes(String(bytes))
+  try {
+    await work()
+  } finally {
+    await limitFileBytes('unlimited')
+  }
+}
+
+async function limitFileBytes(soft: string): Promise<void> {
+  const limits = ['--pid', String(process.pid), `--fsize=${soft}:unlimited`]
+  await promisify(execFile)('prlimit', limits)
 }
 
 const digestOf = (letter: string): string => `sha256:${letter.repeat(64)}`
@@ -213,5 +230,39 @@ describe('bundle store', () => {
       })
     }
     assert.deepEqual(await readdir(scope.root), [])
+  })
+
+  it('survives being given up in the middle of an archive, and leaves nothing of it', async () => {
+    await using scope = await bundleScope()
+    const entries = Array.from({ length: 1_500 }, (_, at) => ({ name: `${at}.js`, text: 'x' }))
+    await scope.put(A, entries)
+    const giveUp = new AbortController()
+    const made = scope.store.ensure({ digest: A, bytes: 1 }, giveUp.signal)
+    await eventually(async () => {
+      const [folder = 'none yet'] = await readdir(scope.root)
+      return (await readdir(join(scope.root, folder))).length > 0
+    })
+    giveUp.abort()
+    await assert.rejects(made, { name: 'AbortError' })
+    await eventually(async () => (await readdir(scope.root)).length === 0)
+  })
+
+  it('survives a disk that is full in the middle of a file, and says so', async () => {
+    await using scope = await bundleScope()
+    await scope.put(A, [{ name: 'a', text: 'x'.repeat(500_000) }, { name: 'b' }])
+    await withFileBytesMax(20_000, () =>
+      assert.rejects(scope.store.ensure({ digest: A, bytes: 1 }, soon()), { code: 'STORAGE' }),
+    )
+    assert.deepEqual(await readdir(scope.root), [])
+  })
+
+  it('never takes a file that was cut short for a whole one', async () => {
+    await using scope = await bundleScope()
+    await scope.put(A, [{ name: 'a', text: 'x'.repeat(30_000) }])
+    await withFileBytesMax(29_000, () =>
+      assert.rejects(scope.store.ensure({ digest: A, bytes: 1 }, soon()), { code: 'STORAGE' }),
+    )
+    const folder = await scope.store.ensure({ digest: A, bytes: 1 }, soon())
+    assert.equal((await stat(join(folder, 'a'))).size, 30_000)
   })
 })

@@ -119,27 +119,6 @@ function switchTests(kind: EngineKind): void {
     )
   })
 
-  it('lets a call that is in flight end before its handler does', async () => {
-    await using bed = await nodeBed(kind)
-    await using node = await startNode(bed)
-    const files = {
-      'index.mjs': `export default async () => {
-        await new Promise((resolve) => setTimeout(resolve, 2_500))
-        return new Response('late')
-      }`,
-    }
-    node.reconciler.setDesired([await assignmentOf(node.source, 'slow', files)])
-    await reported(node, 'slow', 'ready')
-    const late = call(node.router, 'slow')
-    node.reconciler.setDesired([await assignmentOf(node.source, 'slow', answering('two'))])
-    await reported(node, 'slow', 'ready')
-    assert.equal(await call(node.router, 'slow'), 'two')
-    assert.equal(await late, 'late')
-    const gone = call(node.router, 'slow')
-    node.reconciler.setDesired([])
-    assert.equal(await gone, 'two')
-  })
-
   it('loses no call when it scales up and down', async () => {
     await using bed = await nodeBed(kind)
     await using node = await startNode(bed)

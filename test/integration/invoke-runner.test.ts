@@ -43,9 +43,10 @@ describe('a real runner', () => {
     }`)
     const { router } = runner.scope
     const overruns: RunnerLink[] = []
-    const lane = router.ensure('echo', LANE_SETTINGS, { onOverrun: (link) => overruns.push(link) })
+    const settings = { ...LANE_SETTINGS, timeoutMs: 3_000 }
+    const lane = router.ensure('echo', settings, { onOverrun: (link) => overruns.push(link) })
     lane.attach(runner.link, RELEASE)
-    const code = async (path: string, deadlineMs = 5_000): Promise<string> => {
+    const code = async (path: string, deadlineMs = 2_500): Promise<string> => {
       try {
         return String((await router.invoke(invocation({ path, deadlineMs }))).status)
       } catch (error) {

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { test } from 'node:test'
+import { promisify } from 'node:util'
 import type { Packet } from 'coap-packet'
 import { CoapProxy } from '#agent/proxy/coap/index.ts'
 import { Fault } from '#shared/fault.ts'
@@ -366,3 +368,24 @@ test('close: calls in flight finish, new ones get 5.03, what is not done in time
   })
   await again.close()
 })
+
+/** UDP over IP by hand, because no socket sends from port 0: source port, destination port, length, no checksum, then a request. */
+const FROM_PORT_0 = `
+import socket, struct, sys
+request = bytes.fromhex('40010001b46563686f')
+header = struct.pack('!HHHH', 0, int(sys.argv[1]), 8 + len(request), 0)
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+    raw.sendto(header + request, ('127.0.0.1', 0))
+`
+
+test(
+  'a datagram from port 0, to which nothing can be sent, is ignored',
+  { skip: process.getuid?.() !== 0 && 'raw sockets are for root' },
+  async () => {
+    await using scope = await coapProxyScope()
+    await promisify(execFile)('python3', ['-c', FROM_PORT_0, String(scope.proxy.port)])
+    await eventually(() => scope.proxy.stats.ignored === 1)
+    const client = await scope.client()
+    assert.equal((await client.ask(post('echo', 'hi'))).payload.toString(), 'hi')
+  },
+)

@@ -248,6 +248,23 @@ describe('deadlines', () => {
     assert.deepEqual(scope.overruns, [runner.link])
   })
 
+  it('a caller’s short deadline cancels the call; the function has its own time to notice, from when it got it', () => {
+    const scope = new LaneScope({ timeoutMs: 5_000, concurrency: 1 })
+    const runner = scope.attached()
+    scope.call('a', { deadlineMs: 9_000 })
+    scope.pass(3_000)
+    const call = scope.call('b', { deadlineMs: 1_500 })
+    scope.pass(1_000)
+    scope.answer('a')
+    scope.pass(600)
+    assert.equal(call.outcome, 'DEADLINE_EXCEEDED')
+    assert.equal(scope.cancelled('b'), true)
+    scope.pass(5_300)
+    assert.equal(scope.overruns.length, 0)
+    scope.pass(200)
+    assert.deepEqual(scope.overruns, [runner.link])
+  })
+
   it('a caller who goes cancels the call; the function has until the deadline to notice', () => {
     const scope = new LaneScope({ timeoutMs: 5_000 })
     const runner = scope.attached()

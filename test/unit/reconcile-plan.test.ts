@@ -90,6 +90,19 @@ const ROWS: readonly PlanRow[] = [
     steps: ['stop a drained'],
   },
   {
+    name: 'of very many handlers that drain, the oldest are stopped',
+    desired: [want()],
+    actual: node([
+      have([
+        handler('a', 'draining', old),
+        handler('b', 'draining', old),
+        handler('c', 'serving'),
+        ...Array.from({ length: 64 }, (_, at) => handler(`d${at}`, 'draining', old)),
+      ]),
+    ]),
+    steps: ['stop a crowded', 'stop b crowded'],
+  },
+  {
     name: 'a dead handler is removed and another started',
     desired: [want()],
     actual: node([have([handler('a', 'dead')])]),

@@ -40,11 +40,13 @@ export async function unpackBundle(
   const bounded = boundedBytes(limits)
   const archive = createReadStream(file)
   const reading = pipeline(archive, createZstdDecompress(), bounded, entries, { signal })
+  // It may fail while a file is being written, long before it is waited for: as an unhandled rejection that ended the agent.
+  const ended = reading.catch(() => {})
   try {
     for await (const entry of entries) await unpacking.add(entry.header, entry)
     await reading
   } catch (error) {
-    await reading.catch(() => undefined)
+    await ended
     throw invalidArchive(error, signal)
   }
   await unpacking.finish()
@@ -137,10 +139,14 @@ class Unpacking {
     const executable = (header.mode & 0o111) !== 0
     const file = await open(target, 'wx', 0o644)
     try {
+      let bytes = 0
       for await (const chunk of content) {
         assert(chunk instanceof Uint8Array)
-        await file.write(chunk)
+        // Not `write`: that one may write less than it is given, as it does where the disk gets full.
+        await file.writeFile(chunk)
+        bytes += chunk.length
       }
+      if (bytes !== header.size) throw invalid(`${path} has ${bytes} of its ${header.size} bytes`)
       // Not by open(): that one is subject to the umask.
       await file.chmod(executable ? 0o755 : 0o644)
     } finally {

@@ -12,6 +12,8 @@ import { WheelEntry } from './wheel.ts'
 export interface CallLane {
   readonly fn: string
   readonly bodyBytesMax: number
+  /** What the function may take for a call, whatever its caller is ready to wait. */
+  readonly timeoutMs: number
   /** How a function error is answered in place of the fault; undefined: with the fault. */
   answerTo(fault: Fault): Result | undefined
   /** Leaves the queue without having been sent. */
@@ -20,15 +22,15 @@ export interface CallLane {
   settled(call: Call, outcome: Outcome): void
   /** The runner has ended it: there is room on the link. Once per call that was sent. */
   released(call: Call): void
-  /** The runner has not ended it a second after its deadline. */
+  /** The runner has not ended it a second after the function's time for it was over. */
   overran(call: Call): void
   /** Arms the deadline anew. */
   rearm(call: Call, dueAtMs: number): void
   disarm(call: Call): void
 }
 
-/** A runner has this long to end a cancelled call after its deadline. */
-const OVERRUN_MS = 1_000
+/** A runner has this long to end a cancelled call after the function's time for it. */
+export const OVERRUN_MS = 1_000
 
 /**
  * One call from admission until its runner has ended it.
@@ -102,7 +104,10 @@ export class Call extends WheelEntry implements LinkCall {
       )
       this.end(fault, CANCEL.deadline)
     }
-    if (this.phase === 'abandoned') this.#lane.rearm(this, nowMs + OVERRUN_MS)
+    if (this.phase !== 'abandoned') return
+    // The function's own time, and from when it got the call: else callers in a hurry could have handlers replaced.
+    const functionDueAtMs = this.sentAtMs + this.#lane.timeoutMs
+    this.#lane.rearm(this, Math.max(nowMs, functionDueAtMs) + OVERRUN_MS)
   }
 
   /** Ends it for the caller with this fault; a runner that works on it is asked to stop. No effect when the caller has its outcome. */

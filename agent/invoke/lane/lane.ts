@@ -5,7 +5,7 @@ import { CANCEL } from '../frames/index.ts'
 import type { RunnerLink } from '../link/index.ts'
 import type { Invocation, Result } from '../model.ts'
 import { Attachment, leastLoaded } from './attachment.ts'
-import { Call } from './call.ts'
+import { Call, OVERRUN_MS } from './call.ts'
 import type { CallLane } from './call.ts'
 import { CallList } from './call-list.ts'
 import { Gauge } from './gauge.ts'
@@ -13,7 +13,7 @@ import type { LaneDemand } from './gauge.ts'
 import { leanFault } from './lean-fault.ts'
 import { Tally } from './tally.ts'
 import type { LaneStats, Outcome } from './tally.ts'
-import { WheelEntry } from './wheel.ts'
+import { Watch } from './watch.ts'
 import type { TimerWheel } from './wheel.ts'
 
 /** What of a function's settings concerns its calls. */
@@ -26,7 +26,7 @@ export type LaneSettings = Pick<
 }
 
 export interface LaneCallbacks {
-  /** A runner did not end a call within 1,000 ms of its deadline: replace the handler. Once per attached link. */
+  /** A runner did not end a call within 1,000 ms of the function's timeout: replace the handler. Once per attached link. */
   readonly onOverrun?: (link: RunnerLink) => void
   /** A call waits, and there are more calls than `alarmAbove` allows: once per time that is set. */
   readonly onDemand?: () => void
@@ -78,6 +78,10 @@ export class Lane implements CallLane {
 
   get bodyBytesMax(): number {
     return this.#settings.bodyBytesMax
+  }
+
+  get timeoutMs(): number {
+    return this.#settings.timeoutMs
   }
 
   /** Links that take calls, without those that drain. */
@@ -139,10 +143,11 @@ export class Lane implements CallLane {
   }
 
   /**
-   * Takes a link out: no new calls. Resolves when those in flight have ended, the link has closed, or at the timeout
-   * (see `link.inFlight`). A link that is not attached resolves at once.
+   * Takes a link out: no new calls. Resolves when those in flight have ended, the link has closed, or nobody waits any more: a
+   * second after the last deadline, however long that is, unless `limitMs` is shorter (see `link.inFlight`). A link that is not
+   * attached resolves at once.
    */
-  drain(link: RunnerLink, timeoutMs: number): Promise<void> {
+  drain(link: RunnerLink, limitMs = Number.POSITIVE_INFINITY): Promise<void> {
     const all = [...this.#attached, ...this.#draining]
     const attachment = all.find((other) => other.link === link)
     if (attachment === undefined) return Promise.resolve()
@@ -152,7 +157,8 @@ export class Lane implements CallLane {
       return Promise.resolve()
     }
     const { promise, resolve } = Promise.withResolvers<void>()
-    const timer = setTimeout(() => this.#drained(attachment), timeoutMs)
+    const waitMs = Math.min(limitMs, this.#awaitedMs(attachment) + OVERRUN_MS)
+    const timer = setTimeout(() => this.#drained(attachment), waitMs)
     attachment.drained = () => {
       clearTimeout(timer)
       resolve()
@@ -332,6 +338,17 @@ export class Lane implements CallLane {
     }
   }
 
+  /** Until the last deadline of the calls there that somebody waits for. */
+  #awaitedMs(attachment: Attachment): number {
+    const nowMs = this.#host.wheel.nowMs()
+    let lastAtMs = nowMs
+    for (const call of this.#sent) {
+      const awaited = call.at === attachment && call.phase !== 'abandoned'
+      if (awaited && call.deadlineAtMs > lastAtMs) lastAtMs = call.deadlineAtMs
+    }
+    return lastAtMs - nowMs
+  }
+
   #drained(attachment: Attachment): void {
     this.#draining.delete(attachment)
     attachment.drained?.()
@@ -374,18 +391,5 @@ export class Lane implements CallLane {
     if (this.#serviceMs === undefined || concurrency === 0) return unknown
     const ms = (this.#serviceMs * (this.#queue.length + concurrency)) / concurrency
     return Math.ceil(Math.min(max, Math.max(min, ms)))
-  }
-}
-
-class Watch extends WheelEntry {
-  readonly #look: () => void
-
-  constructor(look: () => void) {
-    super()
-    this.#look = look
-  }
-
-  override expire(): void {
-    this.#look()
   }
 }

@@ -153,7 +153,7 @@ export class CallTable implements BodyFeed {
       call.released()
       return
     }
-    const body = new ResponseBody(this, slot, this.#windowBytes)
+    const body = new ResponseBody(this, slot)
     slot.body = body
     call.answered({ status, headers, body })
     if (chunk.length > 0) body.accept(chunk)

@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream'
+import { ChunkQueue } from './chunk-queue.ts'
 import type { Slot } from './slot.ts'
 
 /** What the body's stream asks of the table that feeds it. */
@@ -10,20 +11,24 @@ export interface BodyFeed {
 }
 
 /**
- * The body of an answer as the caller reads it; holds at most one window.
+ * The body of an answer as the caller reads it; holds at most one window, in a queue of its own: how many chunks that is
+ * must not be up to the function.
  *
- * Its high-water mark is half the window: a runner that has used up its window has filled the buffer beyond that mark,
- * so the consumer's next read below the mark calls `_read`, and after that read at least half the window is consumed and
- * not yet granted.
+ * Its high-water mark is 0: the stream's buffer gets one chunk whenever the consumer has emptied it, and each time the feed
+ * is told. So a runner that has used up its window is granted more as soon as the consumer has read half of it.
  */
 export class ResponseBody extends Readable {
   #feed: BodyFeed
   /** Undefined as soon as the runner's side has ended: the slot may then belong to another call. */
   #slot: Slot | undefined
   #receivedBytes = 0
+  readonly #queue = new ChunkQueue()
+  /** The consumer has asked for more than there was. */
+  #asked = false
+  #ended = false
 
-  constructor(feed: BodyFeed, slot: Slot, windowBytes: number) {
-    super({ highWaterMark: windowBytes >>> 1, autoDestroy: true })
+  constructor(feed: BodyFeed, slot: Slot) {
+    super({ highWaterMark: 0, autoDestroy: true })
     this.#feed = feed
     this.#slot = slot
     // A body may break before its consumer has had a chance to listen; that must not end the process. Consumers that
@@ -35,12 +40,15 @@ export class ResponseBody extends Readable {
   accept(chunk: Buffer): void {
     if (this.destroyed) return
     this.#receivedBytes += chunk.length
+    if (!this.#asked) return this.#queue.push(chunk)
+    this.#asked = false
     this.push(chunk)
   }
 
   finish(): void {
     this.#slot = undefined
-    this.push(null)
+    this.#ended = true
+    if (this.#queue.bytes === 0) this.push(null)
   }
 
   break(error: Error): void {
@@ -49,14 +57,18 @@ export class ResponseBody extends Readable {
   }
 
   override _read(): void {
+    const chunk = this.#queue.shift()
+    if (chunk === undefined) this.#asked = true
+    else this.push(chunk)
+    if (this.#ended && this.#queue.bytes === 0) this.push(null)
     // `read()` calls this before it takes its bytes out of the buffer; they count as consumed after it has returned.
-    process.nextTick(grant, this)
+    else process.nextTick(grant, this)
   }
 
   /** Tells the feed how much has been consumed by now. */
   grant(): void {
     if (this.#slot === undefined) return
-    this.#feed.consumed(this.#slot, this.#receivedBytes - this.readableLength)
+    this.#feed.consumed(this.#slot, this.#receivedBytes - this.#queue.bytes - this.readableLength)
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {

@@ -43,7 +43,7 @@ export interface EndpointStats {
   readonly duplicates: number
   /** Datagrams that are not CoAP, or not worth an answer. */
   readonly ignored: number
-  /** Datagrams that were not sent because the socket's queue was full. */
+  /** Datagrams that were not sent because the socket's queue was full, or it did not take them. */
   readonly unsent: number
 }
 
@@ -212,7 +212,8 @@ export class Endpoint {
   }
 
   #receive(datagram: Buffer, from: RemoteInfo): void {
-    const message = parseMessage(datagram)
+    // Port 0 means that the sender wants no answer (RFC 768), and the socket throws when it is given one.
+    const message = from.port === 0 ? 'ignore' : parseMessage(datagram)
     if (message === 'ignore') {
       this.#ignored++
       return
@@ -293,6 +294,11 @@ export class Endpoint {
       this.#unsent++
       return
     }
-    this.#socket.send(datagram, peer.port, peer.address)
+    try {
+      this.#socket.send(datagram, peer.port, peer.address)
+    } catch {
+      // Whatever address a datagram says that it came from: to UDP its answer is lost, and others are served on.
+      this.#unsent++
+    }
   }
 }

@@ -8,6 +8,12 @@ import type {
 } from '../model.ts'
 import { isReusable, planRest } from './rest.ts'
 
+/**
+ * Of one function: as many as a node may have replicas of it, so that a switch never loses a call. More is a series of switches
+ * while calls are long, and memory is worth more than the calls of a release that was replaced again and again.
+ */
+const DRAINING_MAX = 64
+
 /** Steps of a function that nobody wants any more. */
 export function planRemoval(have: ActualFunction): Step[] {
   const { fn, handlers, routing } = have
@@ -31,6 +37,10 @@ export function planFunction(
   const steps: Step[] = []
   if (have.routing !== want.routing) {
     steps.push({ kind: 'route', fn, reason: have.routing === undefined ? 'new' : 'settings' })
+  }
+  const draining = handlers.filter(({ phase }) => phase === 'draining')
+  for (const { id } of draining.slice(0, -DRAINING_MAX)) {
+    steps.push({ kind: 'stop', fn, id, reason: 'crowded' })
   }
   const usable = handlers.filter(isUsable)
   if (want.spec === undefined) {

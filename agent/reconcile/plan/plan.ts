@@ -11,6 +11,7 @@ import { planFunction, planRemoval } from './function.ts'
  * Rules for one function:
  * - New handlers start beside the old; the old are drained when as many new as wanted serve. A release that does not start
  *   therefore never takes a working one away.
+ * - Draining ends with the last call, which may take an hour. Of very many handlers that drain, the oldest are stopped.
  * - A handler that overran is drained when others serve in its place; one that is blocked at once, because it answers nobody.
  * - After a failure one handler is tried at a time, not before `retryAtMs`.
  * - Whatever was found running of a wanted function is adopted first, even when it is outdated: it serves meanwhile.

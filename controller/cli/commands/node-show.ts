@@ -56,9 +56,14 @@ export function nodeText(node: NodeView, nowMs: number): string {
   return `${lines.join('\n')}\n\n${table(head, rows, 'no functions')}`
 }
 
-/** Ready, on their way, paused. */
-function handlersText({ handlers: { ready, starting, paused = 0 } }: FunctionReport): string {
-  return `${ready}+${starting}${paused === 0 ? '' : `, ${paused} paused`}`
+/** Ready, on their way, paused, draining. */
+function handlersText({ handlers }: FunctionReport): string {
+  const { ready, starting, paused = 0, draining = 0 } = handlers
+  const more = [
+    ...(paused === 0 ? [] : [`${paused} paused`]),
+    ...(draining === 0 ? [] : [`${draining} draining`]),
+  ]
+  return [`${ready}+${starting}`, ...more].join(', ')
 }
 
 function whyText(fn: FunctionReport, nowMs: number): string {
