@@ -112,6 +112,11 @@ export class Call {
     return undefined
   }
 
+  /** What log lines carry: an id that has been given back is no longer this call's. */
+  get logId(): number {
+    return this.ended ? 0 : this.id
+  }
+
   /** Aborts when the call is cancelled. */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {

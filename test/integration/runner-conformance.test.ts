@@ -16,35 +16,18 @@ interface Subject {
   /** How a function that ends its process is seen. */
   readonly exit: 'connection closed' | 'error'
   readonly stdoutIsBody?: true
-  /** The function is called when the request's body is there as a whole: no answer comes before. */
-  readonly readsWhole?: true
 }
 
 const SUBJECTS: readonly Subject[] = [
   { fixture: 'nodejs', runtime: 'nodejs', blocks: 'loop', exit: 'connection closed' },
-  {
-    fixture: 'nodejs-classic',
-    runtime: 'nodejs',
-    blocks: 'loop',
-    exit: 'connection closed',
-    readsWhole: true,
-  },
-  {
-    fixture: 'python3',
-    runtime: 'python3',
-    blocks: 'nothing',
-    exit: 'connection closed',
-    readsWhole: true,
-  },
-  {
-    fixture: 'python3-async',
-    runtime: 'python3',
-    blocks: 'loop',
-    exit: 'connection closed',
-    readsWhole: true,
-  },
+  { fixture: 'nodejs-classic', runtime: 'nodejs', blocks: 'loop', exit: 'connection closed' },
+  { fixture: 'python3', runtime: 'python3', blocks: 'nothing', exit: 'connection closed' },
+  { fixture: 'python3-async', runtime: 'python3', blocks: 'loop', exit: 'connection closed' },
   { fixture: 'binary', runtime: 'binary', blocks: 'nothing', exit: 'error', stdoutIsBody: true },
 ]
+
+/** Their functions are called when the request's body is there as a whole: no answer comes before. */
+const READ_WHOLE: ReadonlySet<string> = new Set(['nodejs-classic', 'python3', 'python3-async'])
 
 /** How often an id is used again, by what a call costs. */
 const ROUNDS = { nodejs: 400, python3: 200, binary: 60 } as const satisfies Record<Runtime, number>
@@ -132,6 +115,7 @@ function answers(subject: Subject): void {
     }
     if (subject.blocks === 'nothing') for (let at = 0; at < 8; at += 1) void busy()
     const rounds = ROUNDS[subject.runtime]
+    const readsWhole = READ_WHOLE.has(subject.fixture)
     const again = async (id: number): Promise<void> => {
       for (let round = 0; round < rounds; round += 1) {
         const body = `${id} ${round}`
@@ -139,10 +123,10 @@ function answers(subject: Subject): void {
         const split = round % 3 === 2
         const call = session.track(id)
         session.socket.write(encodeRequest(id, { path: split ? '/early' : '/echo', body }, !split))
-        if (split && subject.readsWhole === true) session.send(TYPE.DATA, id, '', true)
+        if (split && readsWhole) session.send(TYPE.DATA, id, '', true)
         const answer = await call.answer()
         ok({ ...answer, text: answer.text.trim() }, split ? 'early' : body)
-        if (split && subject.readsWhole !== true) session.send(TYPE.DATA, id, '', true)
+        if (split && !readsWhole) session.send(TYPE.DATA, id, '', true)
       }
     }
     const all = Promise.all(
@@ -309,6 +293,20 @@ function floods(subject: Subject): void {
     ]
     assert.deepEqual(own, expected)
   })
+
+  if (subject.stdoutIsBody !== true) {
+    it('what is written behind the answer is no line of a call: its id may be that of another by now', async () => {
+      await using scope = await start(subject)
+      const session = await scope.ready()
+      ok(await session.call({ path: '/log-late' }), 'ok')
+      await session.log(({ text }) => text === 'later')
+      const lines = session.logs.filter(({ text }) => text.startsWith('late'))
+      assert.deepEqual(lines, [
+        { id: 0, level: 1, text: 'late' },
+        { id: 0, level: 1, text: 'later' },
+      ])
+    })
+  }
 
   it('a flood of log lines to an agent that does not read drops the oldest and says so', async () => {
     await using scope = await start(subject)
