@@ -1,11 +1,6 @@
 import { FAULTS, type Fault } from '#shared/fault.ts'
 import { retryAfterSecondsOf } from '../fault-answer.ts'
-
-export interface FaultAnswer {
-  readonly status: number
-  readonly lines: string
-  readonly body: Buffer
-}
+import type { AnswerHead } from './answer-head.ts'
 
 /**
  * The answer that tells a fault: the same shape everywhere in the system.
@@ -17,12 +12,12 @@ export function faultAnswer(
   fault: Fault,
   requestId: string | undefined,
   status: number = FAULTS[fault.code].http,
-): FaultAnswer {
+): { readonly head: AnswerHead; readonly body: Buffer } {
   const { code, message } = fault
   const body = Buffer.from(JSON.stringify({ code, message, retry: FAULTS[code].retry }))
   const retryAfter = retryAfterSecondsOf(fault)
   let lines = `content-type: application/json\r\ncontent-length: ${body.length}\r\n`
   if (requestId !== undefined) lines += `x-request-id: ${requestId}\r\n`
   if (retryAfter !== undefined) lines += `retry-after: ${retryAfter}\r\n`
-  return { status, lines, body }
+  return { head: { status, lines, dated: false }, body }
 }

@@ -1,5 +1,14 @@
 import { STATUS_CODES } from 'node:http'
 
+/** An answer without its body and without what the connection adds to it. */
+export interface AnswerHead {
+  readonly status: number
+  /** Header fields, each with its line end. They say how long the body is, unless it is streamed. */
+  readonly lines: string
+  /** There is a `Date` among them. */
+  readonly dated: boolean
+}
+
 /** Every answer begins with this, whatever it says. */
 export const ANSWER_START = 'HTTP/1.1 '
 

@@ -6,7 +6,8 @@ import { faultOf } from '../fault-answer.ts'
 import type { ProxyLog } from '../log.ts'
 import { requestIdOf } from '../request-id.ts'
 import { faultAnswer } from './answer-fault.ts'
-import { fieldLines } from './answer-head.ts'
+import { type AnswerHead, fieldLines } from './answer-head.ts'
+import type { ByteBudget } from './byte-budget.ts'
 import { Caller } from './caller.ts'
 import { type AnswerFields, readAnswerFields, type RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
@@ -25,26 +26,6 @@ export interface CallContext {
   readonly collecting: ByteBudget
 }
 
-/** Bytes that may be promised at one moment. */
-export class ByteBudget {
-  #left: number
-
-  constructor(bytesMax: number) {
-    this.#left = bytesMax
-  }
-
-  /** False when there are not so many left. */
-  take(bytes: number): boolean {
-    if (bytes > this.#left) return false
-    this.#left -= bytes
-    return true
-  }
-
-  give(bytes: number): void {
-    this.#left += bytes
-  }
-}
-
 /** What a call needs of its connection. */
 export interface CallConnection {
   /** Asks for the body, when the caller waits for `100 Continue`. */
@@ -52,10 +33,10 @@ export interface CallConnection {
   /** Where the body shall go. */
   readTo(target: BodyTarget): void
   stream(bytesMax: number): Readable
-  /** Sends the answer, and with it the call has ended. `lines` says how long the body is. */
-  answer(status: number, lines: string, dated: boolean, body: Buffer): void
+  /** Sends the answer, and with it the call has ended. */
+  answer(head: AnswerHead, body: Buffer): void
   /** As `answer`; when the body has been handed over, the call is told to `finish`. */
-  answerStream(status: number, lines: string, dated: boolean, body: Readable): void
+  answerStream(head: AnswerHead, body: Readable): void
   /** Ends the connection at once. */
   destroy(): void
 }
@@ -286,22 +267,24 @@ export class HttpCall {
     if (this.#state !== 'open') return
     this.#end('over')
     const fault = faultOf(error, this.#requestId, this.#context.log)
-    const { status, lines, body } = faultAnswer(fault, this.#requestId)
-    const noBody = this.#head.method === 'HEAD'
-    this.#connection.answer(status, lines, false, noBody ? NOTHING : body)
+    const { head, body } = faultAnswer(fault, this.#requestId)
+    this.#connection.answer(head, this.#head.method === 'HEAD' ? NOTHING : body)
     this.#stream?.destroy()
   }
 
   #send(status: number, lines: string, dated: boolean, body: Buffer): void {
     this.#end('over')
-    this.#connection.answer(status, `${lines}x-request-id: ${this.#requestId}\r\n`, dated, body)
+    this.#connection.answer({ status, lines: lines + this.#idLine(), dated }, body)
     this.#stream?.destroy()
   }
 
-  #sendStream(status: number, lines: string, fields: AnswerFields, body: Readable): void {
+  #sendStream(status: number, lines: string, { dated }: AnswerFields, body: Readable): void {
     this.#end('streaming')
-    const more = `x-request-id: ${this.#requestId}\r\n`
-    this.#connection.answerStream(status, lines + more, fields.dated, body)
+    this.#connection.answerStream({ status, lines: lines + this.#idLine(), dated }, body)
+  }
+
+  #idLine(): string {
+    return `x-request-id: ${this.#requestId}\r\n`
   }
 
   #end(state: 'streaming' | 'over'): void {

@@ -3,51 +3,21 @@ import type { Readable } from 'node:stream'
 import { withReadBuffer } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { faultAnswer } from './answer-fault.ts'
-import { dateLine, statusLine } from './answer-head.ts'
+import type { AnswerHead } from './answer-head.ts'
 import type { CallConnection, HttpCall } from './call.ts'
 import { readRequestFields, type RequestFields } from './fields.ts'
 import { type Framing, readFraming } from './framing.ts'
+import type { ConnectionHost } from './connection-host.ts'
 import { Outlet } from './outlet.ts'
+import { PeerProbe } from './peer-probe.ts'
 import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './request-body.ts'
-import type { ParserPool, RequestHead, RequestParser } from './request-parser.ts'
-
-export interface ConnectionTimes {
-  readonly headerTimeoutMs: number
-  readonly requestTimeoutMs: number
-  readonly idleTimeoutMs: number
-}
-
-/** What a connection needs of its proxy. */
-export interface ConnectionHost {
-  readonly parsers: ParserPool
-  readonly times: ConnectionTimes
-  /** Of a request's body, and of one that is thrown away. */
-  readonly bodyBytesMax: number
-  /** The proxy is stopping: every answer is its connection's last. */
-  readonly closing: boolean
-  /** Monotonic, and coarse: due times count from here and are looked at as seldom as this changes. */
-  readonly nowMs: number
-  /** The head of a request has come; the call has not been started yet. */
-  opened(
-    connection: Connection,
-    head: RequestHead,
-    fields: RequestFields,
-    framing: Framing,
-  ): HttpCall
-  /** The call starts; it may end before this returns. */
-  serve(call: HttpCall): void
-  ended(): void
-  closed(connection: Connection): void
-}
+import type { RequestHead, RequestParser } from './request-parser.ts'
 
 /** All sockets read into this one buffer: what was read is consumed before the next read of any of them. */
 const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
 
 /** After the last answer the peer has this long to end its side, so that no reset overtakes the answer. */
 const LINGER_MS = 1_000
-
-/** How long after the peer's end of sending it is first looked whether it still listens; doubled each time. */
-const PROBE_MS = 50
 
 type State =
   /** Between two requests. */
@@ -72,6 +42,7 @@ type State =
  */
 export class Connection implements CallConnection, BodySource {
   readonly #host: ConnectionHost
+  readonly #closed: () => void
   readonly #socket: Socket
   readonly #outlet: Outlet
   #state: State = 'idle'
@@ -92,17 +63,20 @@ export class Connection implements CallConnection, BodySource {
   #chunkedAnswers = true
   /** This answer is the connection's last. */
   #last = false
-  #probe: NodeJS.Timeout | undefined
+  readonly #probe: PeerProbe
 
-  constructor(accepted: Socket, host: ConnectionHost) {
+  /** @param closed - called once, when nothing is left of it */
+  constructor(accepted: Socket, host: ConnectionHost, closed: () => void) {
     this.#host = host
+    this.#closed = closed
     this.#dueAtMs = host.nowMs + host.times.idleTimeoutMs
     this.#socket = withReadBuffer(accepted, {
       buffer: () => this.#nextBuffer(),
       read: (bytes) => this.#read(bytes),
       allowHalfOpen: true,
     })
-    this.#outlet = new Outlet(this.#socket)
+    this.#outlet = new Outlet(this.#socket, host.times.idleTimeoutMs)
+    this.#probe = new PeerProbe(this.#outlet)
     this.#socket.on('drain', () => this.#advance())
     this.#socket.on('finish', () => this.#dueIn(LINGER_MS))
     this.#socket.on('end', () => this.#onEnd())
@@ -163,16 +137,15 @@ export class Connection implements CallConnection, BodySource {
     return body
   }
 
-  answer(status: number, lines: string, dated: boolean, body: Buffer): void {
-    this.#outlet.whole(this.#head(status, lines, dated, true), body)
+  answer(head: AnswerHead, body: Buffer): void {
+    this.#outlet.whole(head, this.#isLast(), body)
     this.#callOver()
   }
 
-  answerStream(status: number, lines: string, dated: boolean, body: Readable): void {
-    const chunked = this.#chunkedAnswers
-    const framing = chunked ? `${lines}transfer-encoding: chunked\r\n` : lines
-    const head = this.#head(status, framing, dated, chunked)
-    this.#outlet.stream(head, body, chunked, (whole) => {
+  answerStream(head: AnswerHead, body: Readable): void {
+    // Without chunks only the connection's end can tell where the body ends.
+    if (!this.#chunkedAnswers) this.#last = true
+    this.#outlet.stream(head, this.#isLast(), body, this.#chunkedAnswers, (whole) => {
       // A body that breaks off ends the connection: the only way left to say that the answer is incomplete.
       if (!whole) return this.destroy()
       this.#call?.finish()
@@ -180,19 +153,17 @@ export class Connection implements CallConnection, BodySource {
     })
   }
 
-  #head(status: number, lines: string, dated: boolean, endKnown: boolean): string {
+  #isLast(): boolean {
     // Who waits for `100 Continue` in vain may send the body all the same, or not: nobody can tell.
-    if (this.#host.closing || this.#continueOwed || !endKnown) this.#last = true
-    const { idleTimeoutMs } = this.#host.times
-    const kept = this.#last ? CLOSE_LINES : keepLines(idleTimeoutMs)
-    return statusLine(status) + lines + (dated ? '' : dateLine()) + kept
+    if (this.#host.closing || this.#continueOwed) this.#last = true
+    return this.#last
   }
 
   /** Its answer has been handed to the socket. */
   #callOver(): void {
     this.#call = undefined
     this.#host.ended()
-    clearTimeout(this.#probe)
+    this.#probe.stop()
     if (this.#state === 'counted' || this.#state === 'chunked') {
       if (this.#last) return this.#linger()
       this.#body = new DrainedBody(this.#host.bodyBytesMax, () => this.destroy())
@@ -282,10 +253,8 @@ export class Connection implements CallConnection, BodySource {
     }
     if (head === undefined) return at
     const fields = readRequestFields(head.fields)
-    const framing = readFraming(fields, head.version)
-    if (typeof framing === 'string') this.#refuse(400, framing)
-    else if (head.method === 'CONNECT') this.#refuse(400, 'CONNECT is not served here')
-    else if (!isExpectable(fields.expect)) this.#refuse(417, 'only 100-continue can be expected')
+    const framing = readFraming(head, fields)
+    if ('reason' in framing) this.#refuse(framing.status, framing.reason)
     else this.#open(head, fields, framing)
     return at
   }
@@ -363,8 +332,8 @@ export class Connection implements CallConnection, BodySource {
     // A request that has had its answer gets no second one.
     if (call !== undefined || this.#state === 'head') {
       const fault = new Fault('REQUEST_INVALID', `not a valid HTTP request: ${reason}`)
-      const { lines, body } = faultAnswer(fault, undefined, status)
-      this.#outlet.whole(statusLine(status) + lines + dateLine() + CLOSE_LINES, body)
+      const { head, body } = faultAnswer(fault, undefined, status)
+      this.#outlet.whole(head, true, body)
     }
     this.#linger()
   }
@@ -389,9 +358,7 @@ export class Connection implements CallConnection, BodySource {
         return this.#refuse(400, 'HPE_INVALID_EOF_STATE')
       case 'read':
         this.#last = true
-        if (this.#call === undefined) this.#linger()
-        else this.#probeIn(PROBE_MS)
-        return
+        return this.#call === undefined ? this.#linger() : this.#probe.start()
       case 'counted':
       case 'chunked':
         return this.destroy()
@@ -400,21 +367,14 @@ export class Connection implements CallConnection, BodySource {
     }
   }
 
-  #probeIn(ms: number): void {
-    this.#probe = setTimeout(() => {
-      if (this.#call === undefined || this.#outlet.streaming) return
-      if (this.#outlet.sendAhead()) this.#probeIn(ms * 2)
-    }, ms)
-  }
-
   #onClose(): void {
-    clearTimeout(this.#probe)
+    this.#probe.stop()
     this.#state = 'closed'
     this.#giveParser()
     this.#waiting = undefined
     this.#outlet.close()
     this.#abandonCall()
-    this.#host.closed(this)
+    this.#closed()
   }
 
   #abandonCall(): void {
@@ -434,16 +394,6 @@ export class Connection implements CallConnection, BodySource {
   #dueIn(ms: number): void {
     this.#dueAtMs = this.#host.nowMs + ms
   }
-}
-
-const CLOSE_LINES = 'Connection: close\r\n\r\n'
-
-function keepLines(idleTimeoutMs: number): string {
-  return `Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(idleTimeoutMs / 1000)}\r\n\r\n`
-}
-
-function isExpectable(expect: string | undefined): boolean {
-  return expect === undefined || expect.toLowerCase() === '100-continue'
 }
 
 function ignore(): void {}

@@ -4,8 +4,10 @@ import type { Invoker } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
 import type { ProxyLog } from '../log.ts'
-import { ByteBudget, type CallContext, HttpCall } from './call.ts'
-import { Connection, type ConnectionHost, type ConnectionTimes } from './connection.ts'
+import { ByteBudget } from './byte-budget.ts'
+import { type CallConnection, type CallContext, HttpCall } from './call.ts'
+import { Connection } from './connection.ts'
+import type { ConnectionHost, ConnectionTimes } from './connection-host.ts'
 import type { RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
 import { Llhttp } from './llhttp.ts'
@@ -116,7 +118,7 @@ export class HttpProxy implements ConnectionHost {
   }
 
   opened(
-    connection: Connection,
+    connection: CallConnection,
     head: RequestHead,
     fields: RequestFields,
     framing: Framing,
@@ -133,13 +135,6 @@ export class HttpProxy implements ConnectionHost {
   ended(): void {
     this.#inFlight -= 1
     if (this.#inFlight === 0) this.#drained?.()
-  }
-
-  closed(connection: Connection): void {
-    this.#connections.delete(connection)
-    if (this.#connections.size > 0) return
-    clearInterval(this.#sweeper)
-    this.#sweeper = undefined
   }
 
   #listen(host: string, port: number): Promise<void> {
@@ -161,7 +156,15 @@ export class HttpProxy implements ConnectionHost {
       this.nowMs = performance.now()
       this.#sweeper = setInterval(() => this.#sweep(), this.#sweepMs)
     }
-    this.#connections.add(new Connection(socket, this))
+    const connection = new Connection(socket, this, () => this.#disconnected(connection))
+    this.#connections.add(connection)
+  }
+
+  #disconnected(connection: Connection): void {
+    this.#connections.delete(connection)
+    if (this.#connections.size > 0) return
+    clearInterval(this.#sweeper)
+    this.#sweeper = undefined
   }
 
   #sweep(): void {
@@ -179,8 +182,6 @@ export class HttpProxy implements ConnectionHost {
       this.#drained = resolve
       if (this.#inFlight === 0) resolve()
     })
-    // `closing` must be true by then: so told to each caller with its last answer.
-    await Promise.resolve()
     for (const connection of this.#connections) connection.shutDown()
     await Promise.race([drained, sleep(drainMs, undefined, { ref: false })])
     for (const connection of this.#connections) connection.cancel(stopping())

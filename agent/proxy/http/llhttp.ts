@@ -108,8 +108,8 @@ export class Llhttp {
 
   /** 11 for HTTP/1.1. */
   version(parser: number): number {
-    const { llhttp_get_http_major: major, llhttp_get_http_minor: minor } = this.#exports
-    return major(parser) * 10 + minor(parser)
+    const llhttp = this.#exports
+    return llhttp.llhttp_get_http_major(parser) * 10 + llhttp.llhttp_get_http_minor(parser)
   }
 
   #imports() {

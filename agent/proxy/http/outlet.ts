@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
-import { ANSWER_START } from './answer-head.ts'
+import { ANSWER_START, type AnswerHead, dateLine, statusLine } from './answer-head.ts'
 
 /** Up to here a body is copied behind its head: one piece is written faster than two. */
 const JOINED_BYTES_MAX = 4 * 1024
@@ -8,14 +8,16 @@ const JOINED_BYTES_MAX = 4 * 1024
 /** The sending half of a connection: one answer after another, each in as few writes as it can be. */
 export class Outlet {
   readonly #socket: Socket
+  readonly #keepLines: string
   /** How much of the next answer's start has been sent already. */
   #ahead = 0
   #stream: AnswerStream | undefined
   #takenBytes = 0
   #takenAtMs = 0
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, idleTimeoutMs: number) {
     this.#socket = socket
+    this.#keepLines = `Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(idleTimeoutMs / 1000)}\r\n\r\n`
     socket.on('drain', () => this.#stream?.resume())
   }
 
@@ -40,9 +42,10 @@ export class Outlet {
     return true
   }
 
-  whole(head: string, body: Buffer): void {
+  /** @param last - the connection ends with this answer */
+  whole(head: AnswerHead, last: boolean, body: Buffer): void {
     const socket = this.#socket
-    const text = this.#behindAhead(head)
+    const text = this.#text(head, '', last)
     const { length } = body
     if (length === 0) socket.write(text, 'latin1')
     else if (length <= JOINED_BYTES_MAX) {
@@ -55,13 +58,22 @@ export class Outlet {
     }
   }
 
-  /** @param ended - called once: true when the whole body has been handed to the socket, false when it broke off */
-  stream(head: string, body: Readable, chunked: boolean, ended: (whole: boolean) => void): void {
+  /**
+   * @param chunked - else the body ends with the connection
+   * @param ended - called once: true when the whole body has been handed to the socket, false when it broke off
+   */
+  stream(
+    head: AnswerHead,
+    last: boolean,
+    body: Readable,
+    chunked: boolean,
+    ended: (whole: boolean) => void,
+  ): void {
     const socket = this.#socket
     // The head leaves with the first bytes of the body when they are there already.
     socket.cork()
     process.nextTick(() => socket.uncork())
-    socket.write(this.#behindAhead(head), 'latin1')
+    socket.write(this.#text(head, chunked ? CHUNKED_LINE : '', last), 'latin1')
     this.#stream = new AnswerStream(socket, body, chunked, (whole) => {
       this.#stream = undefined
       ended(whole)
@@ -85,13 +97,19 @@ export class Outlet {
     return nowMs - this.#takenAtMs > timeoutMs
   }
 
-  #behindAhead(head: string): string {
-    if (this.#ahead === 0) return head
-    const rest = head.slice(this.#ahead)
+  #text({ status, lines, dated }: AnswerHead, framing: string, last: boolean): string {
+    const date = dated ? '' : dateLine()
+    const text =
+      statusLine(status) + lines + framing + date + (last ? CLOSE_LINES : this.#keepLines)
+    if (this.#ahead === 0) return text
+    const rest = text.slice(this.#ahead)
     this.#ahead = 0
     return rest
   }
 }
+
+const CHUNKED_LINE = 'transfer-encoding: chunked\r\n'
+const CLOSE_LINES = 'Connection: close\r\n\r\n'
 
 /** A function's answer on its way to the socket, at the pace of the peer. */
 class AnswerStream {

@@ -1,3 +1,4 @@
+import type { Refusal } from './framing.ts'
 import { type Llhttp, type LlhttpEvents, PIECE, type PieceKind } from './llhttp.ts'
 
 /** A request's head as it was sent. */
@@ -11,12 +12,6 @@ export interface RequestHead {
   readonly version: number
   /** What version and `Connection` say together. */
   readonly keepAlive: boolean
-}
-
-/** Why a request cannot be understood, and with it all that follows on its connection. */
-export interface BrokenRequest {
-  readonly status: 400 | 431
-  readonly reason: string
 }
 
 /** Takes a chunked body's bytes: `buffer[start, end)`, valid during the call only. */
@@ -35,7 +30,7 @@ export class RequestParser implements LlhttpEvents {
   /** Set when the head is whole. */
   head: RequestHead | undefined
   /** Set when the request cannot be understood; the parser must then be `reset`. */
-  broken: BrokenRequest | undefined
+  broken: Refusal | undefined
   /** The last chunk and the trailer have been read. */
   complete = false
   readonly #llhttp: Llhttp
@@ -171,7 +166,7 @@ export class RequestParser implements LlhttpEvents {
     this.#llhttp.resume(this.#parser)
   }
 
-  #breakOff(status: 400 | 431, reason: string): void {
+  #breakOff(status: number, reason: string): void {
     this.broken ??= { status, reason }
   }
 }

@@ -8,6 +8,7 @@ declare module 'undici/lib/llhttp/llhttp-wasm.js' {
 declare namespace WebAssembly {
   class Module {
     constructor(bytes: Uint8Array)
+    static exports(module: Module): readonly { readonly name: string }[]
   }
   class Instance {
     constructor(module: Module, imports: Record<string, Record<string, Function>>)
