@@ -96,9 +96,11 @@ export class StreamedBody extends Readable implements BodyTarget {
   readonly #source: BodySource
   readonly #bytesMax: number
   #bytes = 0
-  /** Memory that the socket is read into; what is full is given to the reader, and never used again. */
+  /** Memory that the socket is read into; what has been read there is the reader's. */
   #block: Buffer = NO_BYTES
   #used = 0
+  /** Bytes come fast enough for memory of their own: those of a trickle would each hold a block. */
+  #fast = false
 
   constructor(source: BodySource, bytesMax: number) {
     super({ highWaterMark: HIGH_WATER_BYTES })
@@ -107,7 +109,7 @@ export class StreamedBody extends Readable implements BodyTarget {
   }
 
   room(): Buffer | undefined {
-    if (this.destroyed) return undefined
+    if (this.destroyed || !this.#fast) return undefined
     if (this.#block.length - this.#used < ROOM_BYTES_MIN) {
       this.#block = Buffer.allocUnsafeSlow(BLOCK_BYTES)
       this.#used = 0
@@ -118,11 +120,15 @@ export class StreamedBody extends Readable implements BodyTarget {
   filled(bytes: number): void {
     const start = this.#used
     this.#used += bytes
+    this.#fast = bytes >= FAST_BYTES_MIN
     this.#accept(this.#block.subarray(start, this.#used))
+    if (!this.#fast) this.#block = NO_BYTES
   }
 
   bytes(buffer: Buffer, start: number, end: number): void {
-    if (!this.destroyed) this.#accept(Buffer.from(buffer.subarray(start, end)))
+    if (this.destroyed) return
+    this.#fast = end - start >= FAST_BYTES_MIN
+    this.#accept(Buffer.from(buffer.subarray(start, end)))
   }
 
   end(): void {
@@ -167,3 +173,5 @@ const NO_BYTES = Buffer.alloc(0)
 const HIGH_WATER_BYTES = 128 * 1024
 const BLOCK_BYTES = 64 * 1024
 const ROOM_BYTES_MIN = 16 * 1024
+/** Of one read. */
+const FAST_BYTES_MIN = 32 * 1024

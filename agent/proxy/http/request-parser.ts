@@ -95,11 +95,9 @@ export class RequestParser implements LlhttpEvents {
       pieces.length = 0
       const execution = this.#llhttp.execute(this.#parser, buffer, at, end, this)
       const { taken } = this.#llhttp
-      this.#overheadBytes += taken - (pieces.at(-1) ?? 0)
+      this.#countOverhead(taken)
       if (execution === 'broken') this.#breakOff(400, this.#llhttp.error)
-      else if (this.#overheadBytes > CHUNK_OVERHEAD_BYTES_MAX) {
-        this.#breakOff(400, 'HPE_CHUNK_EXTENSIONS_OVERFLOW')
-      } else if (execution === 'paused') this.complete = true
+      else if (execution === 'paused') this.complete = true
       // Only now: whoever takes them may do anything, also make another parser execute.
       for (let index = 0; index < pieces.length; index += 2) {
         take(buffer, at + (pieces[index] ?? 0), at + (pieces[index + 1] ?? 0))
@@ -128,8 +126,17 @@ export class RequestParser implements LlhttpEvents {
   }
 
   body(start: number, end: number): void {
+    this.#countOverhead(start)
     this.#overheadBytes = 0
     this.#pieces.push(start, end)
+  }
+
+  /** What lies between the last piece of the body, or the start of the bytes being parsed, and this place is none of it. */
+  #countOverhead(to: number): void {
+    this.#overheadBytes += to - (this.#pieces.at(-1) ?? 0)
+    if (this.#overheadBytes > CHUNK_OVERHEAD_BYTES_MAX) {
+      this.#breakOff(400, 'HPE_CHUNK_EXTENSIONS_OVERFLOW')
+    }
   }
 
   /** Turns the pieces into text: all bytes at once, then cut. */
