@@ -152,6 +152,15 @@ export class TestInvoker implements Invoker {
     }
   }
 
+  start(
+    invocation: Invocation,
+    signal: AbortSignal | undefined,
+    resolve: (result: Result) => void,
+    reject: (error: unknown) => void,
+  ): void {
+    this.invoke(invocation, signal).then(resolve, reject)
+  }
+
   async accept(invocation: Invocation): Promise<void> {
     this.#behaviour(invocation.fn)
     this.accepted.push(invocation)
