@@ -16,7 +16,6 @@ export interface ConnectionLimits {
 const CONTROL_FRAMES_MAX = 1_000
 const STREAM_WINDOW_BYTES = 256 * 1024
 const WINDOW_BYTES = 1024 * 1024
-const LAST_STREAM = 2 ** 31 - 1
 
 /** One peer's HTTP/2 connection (prior knowledge, no TLS), for as long as it lasts. */
 export class Connection {
@@ -71,15 +70,9 @@ export class Connection {
     })
   }
 
-  /**
-   * Tells the peer to open no more streams; the connection ends with its last call. What was on its way meanwhile is
-   * still answered: only the peer's answer to a PING behind the GOAWAY tells that nothing more can come.
-   */
+  /** Tells the peer to open no more streams; the connection ends with its last call. */
   goAway(): void {
-    const session = this.#session
-    if (session.destroyed) return
-    session.goaway(constants.NGHTTP2_NO_ERROR, LAST_STREAM)
-    session.ping(() => session.close())
+    this.#session.close()
   }
 
   destroy(): void {
