@@ -5,7 +5,7 @@ import { Fault } from '#shared/fault.ts'
 import type { ProxyLog } from '../../log.ts'
 import type { AcceptHost } from './accept-call.ts'
 import { Budget } from './budget.ts'
-import { Connection, type ConnectionLimits } from './connection.ts'
+import { Connection, type ConnectionLimits } from './h2/index.ts'
 import type { Method } from './method.ts'
 import type { ServerCall } from './server-call.ts'
 
@@ -100,8 +100,6 @@ export class GrpcServer implements AcceptHost {
       this.#connections.delete(connection)
     })
     this.#connections.add(connection)
-    // One that was on its way when the server began to stop.
-    if (this.closing) connection.goAway()
   }
 
   #look(): void {
