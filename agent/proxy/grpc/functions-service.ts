@@ -18,9 +18,7 @@ const CHUNK_BYTES_MAX = 256 * 1024
 
 /** `shoal.v1.Functions`. */
 export function functionsService(context: CallContext): Readonly<Record<string, Method>> {
-  const method = (
-    answer: (call: ServerCall, result: Result) => Promise<void> | void,
-  ): Method => ({
+  const method = (answer: (call: ServerCall, result: Result) => Promise<void> | void): Method => ({
     kind: 'message',
     handle(call, message) {
       const invocation = invocationOf(context, call, readInvokeRequest(message))

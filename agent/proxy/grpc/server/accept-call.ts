@@ -14,12 +14,19 @@ export interface AcceptHost extends CallHost {
   readonly closing: boolean
 }
 
-/** Begins a call, or refuses it by its header alone: who listens to the stream, `undefined` when it has been refused. */
+/**
+ * Begins a call, or refuses it by its header alone.
+ *
+ * @param whole - False when the header is too large, and not all of it is there.
+ * @returns who listens to the stream, `undefined` when it has been refused
+ */
 export function acceptCall(
   host: AcceptHost,
   stream: CallStream,
   header: HeaderList,
+  whole: boolean,
 ): CallStreamListener | undefined {
+  if (!whole) return refuse(stream, TOO_LARGE)
   const head = readHead(header)
   if (head.method !== 'POST') {
     stream.refuse([':status', '405', 'allow', 'POST'])
@@ -40,6 +47,8 @@ function refuse(stream: CallStream, status: Status): undefined {
   stream.refuse(trailersOnly(status))
   return undefined
 }
+
+const TOO_LARGE = { code: STATUS.resourceExhausted, message: 'the header is too large' } as const
 
 function stopping(): Fault {
   return new Fault('SHUTTING_DOWN', 'this node is stopping')

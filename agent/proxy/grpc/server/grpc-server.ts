@@ -3,9 +3,11 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Fault } from '#shared/fault.ts'
 import type { ProxyLog } from '../../log.ts'
-import type { AcceptHost } from './accept-call.ts'
+import type { HeaderList } from '#agent/invoke/index.ts'
+import { type AcceptHost, acceptCall } from './accept-call.ts'
+import type { CallStream, CallStreamListener } from './call-stream.ts'
 import { Budget } from './budget.ts'
-import { Connection, type ConnectionLimits } from './h2/index.ts'
+import { Connection, type ConnectionHost, type ConnectionLimits } from './h2/index.ts'
 import type { Method } from './method.ts'
 import type { ServerCall } from './server-call.ts'
 
@@ -31,7 +33,7 @@ const FLUSH_MS = 250
 const HELD_BYTES_MIN = 64 * 1024 * 1024
 
 /** gRPC over HTTP/2 without TLS. */
-export class GrpcServer implements AcceptHost {
+export class GrpcServer implements AcceptHost, ConnectionHost {
   readonly methods: ReadonlyMap<string, Method>
   readonly messageBytesMax: number
   readonly log: ProxyLog
@@ -73,6 +75,10 @@ export class GrpcServer implements AcceptHost {
     this.#looking = setInterval(() => this.#look(), everyMs).unref()
     const address = this.#server.address()
     return typeof address === 'object' && address !== null ? address.port : 0
+  }
+
+  accept(stream: CallStream, header: HeaderList, whole: boolean): CallStreamListener | undefined {
+    return acceptCall(this, stream, header, whole)
   }
 
   /** Refuses new calls, lets those in flight finish for up to `drainMs`, then cancels them. Idempotent. */

@@ -70,5 +70,7 @@ function isUnit(text: string): text is keyof typeof UNIT_MS {
 
 /** `application/grpc`, alone or with `+proto`, and parameters. Other codecs, and gRPC-Web, are other content types. */
 export function isGrpc(contentType: string): boolean {
-  return contentType === 'application/grpc' || /^application\/grpc(\+proto)?(;|$)/i.test(contentType)
+  return (
+    contentType === 'application/grpc' || /^application\/grpc(\+proto)?(;|$)/i.test(contentType)
+  )
 }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
-import { type AcceptHost, acceptCall } from '../accept-call.ts'
-import { trailersOnly } from '../server-call.ts'
-import { STATUS, type Status } from '../status.ts'
+import type { HeaderList } from '#agent/invoke/index.ts'
+import type { ProxyLog } from '../../../log.ts'
+import type { CallStream, CallStreamListener } from '../call-stream.ts'
 import {
   CODE,
   type Code,
@@ -21,6 +21,20 @@ import { type DecodedHeader, PSEUDO_NEEDED } from './header-decoder.ts'
 import { Patience } from './patience.ts'
 import { readSettings, writeSettings } from './settings.ts'
 import { H2Stream, STREAM_WINDOW_BYTES, type StreamHost } from './stream.ts'
+import { StreamTable } from './stream-table.ts'
+
+/** Who gets the streams of a connection. */
+export interface ConnectionHost {
+  readonly log: ProxyLog
+  /** True when no more connections are to be opened. */
+  readonly closing: boolean
+  /**
+   * A request has begun: who listens to its stream, `undefined` when it has been answered already.
+   *
+   * @param header - Name, value, name, value, ...; a valid one, but not all of it when it is larger than `headerBytesMax`: then not `whole`
+   */
+  accept(stream: CallStream, header: HeaderList, whole: boolean): CallStreamListener | undefined
+}
 
 export interface ConnectionLimits {
   readonly streamsMax: number
@@ -53,28 +67,28 @@ export class Connection implements FrameSink, StreamHost {
   sendWindowBytes = WINDOW_BYTES_DEFAULT
   peerFrameBytesMax = FRAME_BYTES_MAX
   readonly #socket: Socket
-  readonly #host: AcceptHost
+  readonly #host: ConnectionHost
   readonly #limits: ConnectionLimits
   readonly #reader: FrameReader
   readonly #headers: HeaderCollector
   readonly #patience: Patience
-  readonly #streams = new Map<number, H2Stream>()
+  readonly #streams: StreamTable
   /** Streams that could send if the connection could. */
   readonly #waiting = new Set<H2Stream>()
   #state: 'greeting' | 'open' | 'going' | 'draining' | 'closed' = 'greeting'
-  #lastId = 0
   #peerWindowBytes = WINDOW_BYTES_DEFAULT
   /** Of all streams, received and not yet given back to the window. */
   #receivedBytes = 0
   /** The next header block has to begin with the size of our table. */
   #tableDue = false
 
-  constructor(socket: Socket, host: AcceptHost, limits: ConnectionLimits, onClose: () => void) {
+  constructor(socket: Socket, host: ConnectionHost, limits: ConnectionLimits, onClose: () => void) {
     this.#socket = socket
     this.#host = host
     this.#limits = limits
     this.writer = new FrameWriter(socket)
     this.#reader = new FrameReader(this)
+    this.#streams = new StreamTable(limits.streamsMax)
     this.#headers = new HeaderCollector(limits.headerBytesMax)
     this.#patience = new Patience(limits.keepaliveMs, limits.keepaliveTimeoutMs)
     socket.setNoDelay()
@@ -114,7 +128,7 @@ export class Connection implements FrameSink, StreamHost {
     if (this.#state === 'greeting') return this.destroy()
     if (this.#state !== 'open') return
     this.#state = 'going'
-    this.#sendGoaway(WINDOW_BYTES_MAX, CODE.noError)
+    this.writer.goaway(WINDOW_BYTES_MAX, CODE.noError)
     this.writer.frame(FRAME.ping, 0, 0, GOING)
   }
 
@@ -123,6 +137,7 @@ export class Connection implements FrameSink, StreamHost {
   }
 
   frame(type: number, flags: number, id: number, buffer: Buffer, start: number, end: number): void {
+    if (this.#state === 'closed') return
     if (this.#state === 'greeting') this.#greet(type)
     if (this.#headers.collecting && type !== FRAME.continuation) {
       throw new ConnectionError(CODE.protocolError, 'a frame within a header block')
@@ -140,12 +155,15 @@ export class Connection implements FrameSink, StreamHost {
       case FRAME.ping:
         return this.#onPing(flags, id, buffer, start, end)
       case FRAME.goaway:
+        if (id !== 0) throw new ConnectionError(CODE.protocolError, 'GOAWAY of a stream')
         return this.#patience.spend()
+      case FRAME.priority:
+        return this.#onPriority(id, end - start)
       case FRAME.windowUpdate:
         return this.#onWindowUpdate(id, buffer, start, end)
       case FRAME.pushPromise:
         throw new ConnectionError(CODE.protocolError, 'PUSH_PROMISE from a client')
-      default: // PRIORITY means nothing any more, others are not known.
+      default: // Extensions that we do not know.
         this.#patience.spend()
     }
   }
@@ -154,8 +172,8 @@ export class Connection implements FrameSink, StreamHost {
     this.#waiting.add(stream)
   }
 
-  ended(stream: H2Stream): void {
-    if (!this.#streams.delete(stream.id)) return
+  ended(stream: H2Stream, remoteEnded: boolean): void {
+    if (!this.#streams.delete(stream, remoteEnded)) return
     this.#waiting.delete(stream)
     stream.listener?.closed()
     if (this.#state === 'draining' && this.#streams.size === 0) this.#end()
@@ -190,9 +208,11 @@ export class Connection implements FrameSink, StreamHost {
   }
 
   #goOn(): void {
-    const waiting = [...this.#waiting]
-    this.#waiting.clear()
-    for (const stream of waiting) stream.go()
+    for (const stream of this.#waiting) {
+      if (this.sendWindowBytes <= 0 || !this.writer.hasRoom) return
+      this.#waiting.delete(stream)
+      stream.go()
+    }
   }
 
   #greet(type: number): void {
@@ -207,12 +227,23 @@ export class Connection implements FrameSink, StreamHost {
     this.#receive(end - start)
     const [from, to] = unpad(flags, buffer, start, end)
     const last = (flags & FLAG.endStream) !== 0
-    const stream = this.#streamOf(id)
-    if (stream === undefined || (from === to && !last)) this.#patience.spend()
-    if (stream === undefined) return
+    const stream = this.#streams.get(id)
+    if (stream === undefined) return this.#late(id, last)
+    if (from === to && !last) this.#patience.spend()
     if (stream.remoteEnded) return stream.reset(CODE.streamClosed)
-    const within = stream.receive(buffer.subarray(from, to), end - start, last)
-    if (!within) stream.reset(CODE.flowControlError)
+    stream.receive(buffer.subarray(from, to), end - start, last)
+  }
+
+  #late(id: number, last: boolean): void {
+    this.#patience.spend()
+    this.#streams.late(id, last)
+  }
+
+  /** PRIORITY means nothing any more, but must be well-formed. */
+  #onPriority(id: number, bytes: number): void {
+    if (id === 0) throw new ConnectionError(CODE.protocolError, 'PRIORITY of no stream')
+    if (bytes !== 5) throw new ConnectionError(CODE.frameSizeError, `PRIORITY of ${bytes} bytes`)
+    this.#patience.spend()
   }
 
   /** Lets the peer send on, once half of the connection's window has been used: streams hold back their own. */
@@ -240,9 +271,9 @@ export class Connection implements FrameSink, StreamHost {
         : this.#headers.goOn(flags, id, buffer, start, end)
     if (collected === undefined) return
     const { header, endStream } = collected
-    if (id > this.#lastId && id % 2 === 1) return this.#begin(id, header, endStream)
-    const stream = this.#streamOf(id)
-    if (stream === undefined) return this.#patience.spend()
+    if (this.#streams.isNew(id)) return this.#begin(id, header, endStream)
+    const stream = this.#streams.get(id)
+    if (stream === undefined) return this.#late(id, endStream)
     // Trailers, which gRPC has no use for in requests.
     if (stream.remoteEnded) stream.reset(CODE.streamClosed)
     else if (!endStream || !header.valid || header.pseudo !== 0) stream.reset(CODE.protocolError)
@@ -251,31 +282,31 @@ export class Connection implements FrameSink, StreamHost {
 
   #begin(id: number, header: DecodedHeader, endStream: boolean): void {
     // The peer has been told that these are not read, and may send them elsewhere.
-    if (this.#state === 'draining') return
-    this.#lastId = id
+    if (this.#streams.frozen) return
+    this.#streams.lastId = id
     const { headerBytesMax, streamsMax } = this.#limits
-    if (this.#streams.size >= streamsMax) return this.#refuse(id, CODE.refusedStream)
+    if (this.#streams.size >= streamsMax) return this.#refuse(id, CODE.refusedStream, endStream)
     const whole = header.bytes <= headerBytesMax
     if (!header.valid || (whole && (header.pseudo & PSEUDO_NEEDED) !== PSEUDO_NEEDED)) {
-      return this.#refuse(id, CODE.protocolError)
+      return this.#refuse(id, CODE.protocolError, endStream)
     }
     this.#patience.renew()
-    const stream = new H2Stream(this, id, this.#peerWindowBytes)
+    const stream = new H2Stream(this, id, this.#peerWindowBytes, header.contentLength)
     stream.remoteEnded = endStream
-    this.#streams.set(id, stream)
-    if (!whole) return stream.refuse(trailersOnly(headerTooLarge(headerBytesMax)))
-    stream.listener = acceptCall(this.#host, stream, header.fields)
+    this.#streams.add(stream)
+    stream.listener = this.#host.accept(stream, header.fields, whole)
     if (endStream && !stream.localEnded) stream.receiveEnd()
   }
 
-  #refuse(id: number, code: Code): void {
+  #refuse(id: number, code: Code, remoteEnded: boolean): void {
     this.#patience.spend()
     this.writer.number(FRAME.rstStream, id, code)
+    if (!remoteEnded) this.#streams.keepReset(id)
   }
 
   #onReset(id: number, bytes: number): void {
     if (bytes !== 4) throw new ConnectionError(CODE.frameSizeError, `RST_STREAM of ${bytes} bytes`)
-    const stream = this.#streamOf(id)
+    const stream = this.#streams.get(id)
     if (stream === undefined) return this.#patience.spend()
     this.#patience.spendReset()
     stream.reset(undefined)
@@ -285,7 +316,8 @@ export class Connection implements FrameSink, StreamHost {
     if (id !== 0) throw new ConnectionError(CODE.protocolError, 'SETTINGS of a stream')
     this.#patience.spend()
     if ((flags & FLAG.ack) !== 0) {
-      if (start !== end) throw new ConnectionError(CODE.frameSizeError, 'SETTINGS with ACK and more')
+      if (start !== end)
+        throw new ConnectionError(CODE.frameSizeError, 'SETTINGS with ACK and more')
       return
     }
     const { windowBytes, frameBytesMax, tableChanged } = readSettings(buffer, start, end)
@@ -295,7 +327,7 @@ export class Connection implements FrameSink, StreamHost {
     if (windowBytes === undefined) return
     const moreBytes = windowBytes - this.#peerWindowBytes
     this.#peerWindowBytes = windowBytes
-    for (const stream of [...this.#streams.values()]) {
+    for (const stream of this.#streams.values()) {
       if (!stream.addWindow(moreBytes)) throw tooMuchWindow()
     }
   }
@@ -314,7 +346,8 @@ export class Connection implements FrameSink, StreamHost {
     this.#patience.alive()
     if (this.#state !== 'going' || !payload.equals(GOING)) return
     this.#state = 'draining'
-    this.#sendGoaway(this.#lastId, CODE.noError)
+    this.#streams.frozen = true
+    this.writer.goaway(this.#streams.lastId, CODE.noError)
     if (this.#streams.size === 0) this.#end()
   }
 
@@ -324,7 +357,7 @@ export class Connection implements FrameSink, StreamHost {
     }
     const bytes = buffer.readUInt32BE(start) & 0x7fff_ffff
     if (id !== 0) {
-      const stream = this.#streamOf(id)
+      const stream = this.#streams.get(id)
       if (bytes === 0) stream?.reset(CODE.protocolError)
       else if (stream?.addWindow(bytes) === false) stream.reset(CODE.flowControlError)
       return
@@ -335,25 +368,8 @@ export class Connection implements FrameSink, StreamHost {
     this.#goOn()
   }
 
-  /** `undefined` for a stream that has ended. @throws ConnectionError for one that has not begun, which nothing may concern */
-  #streamOf(id: number): H2Stream | undefined {
-    const stream = this.#streams.get(id)
-    const begun = id !== 0 && id % 2 === 1 && (id <= this.#lastId || this.#state === 'draining')
-    if (stream === undefined && !begun) {
-      throw new ConnectionError(CODE.protocolError, `a frame of stream ${id}, which has not begun`)
-    }
-    return stream
-  }
-
-  #sendGoaway(lastId: number, code: Code): void {
-    const payload = Buffer.alloc(8)
-    payload.writeUInt32BE(lastId, 0)
-    payload.writeUInt32BE(code, 4)
-    this.writer.frame(FRAME.goaway, 0, 0, payload)
-  }
-
   #fail(code: Code): void {
-    this.#sendGoaway(this.#lastId, code)
+    this.writer.goaway(this.#streams.lastId, code)
     this.#end()
     this.#over()
   }
@@ -367,13 +383,8 @@ export class Connection implements FrameSink, StreamHost {
 
   #over(): void {
     this.#state = 'closed'
-    for (const stream of [...this.#streams.values()]) stream.reset(undefined)
+    for (const stream of this.#streams.values()) stream.reset(undefined)
   }
-}
-
-function headerTooLarge(bytesMax: number): Status {
-  const message = `the header is larger than ${bytesMax} bytes`
-  return { code: STATUS.resourceExhausted, message }
 }
 
 function tooMuchWindow(): ConnectionError {

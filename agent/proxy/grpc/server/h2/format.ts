@@ -12,7 +12,13 @@ export const FRAME = {
   continuation: 0x9,
 } as const
 
-export const FLAG = { ack: 0x1, endStream: 0x1, endHeaders: 0x4, padded: 0x8, priority: 0x20 } as const
+export const FLAG = {
+  ack: 0x1,
+  endStream: 0x1,
+  endHeaders: 0x4,
+  padded: 0x8,
+  priority: 0x20,
+} as const
 
 /** Error codes of section 7. */
 export const CODE = {
@@ -32,6 +38,7 @@ export type Code = (typeof CODE)[keyof typeof CODE]
 /** Section 6.5.2. */
 export const SETTING = {
   headerTableSize: 0x1,
+  enablePush: 0x2,
   maxConcurrentStreams: 0x3,
   initialWindowSize: 0x4,
   maxFrameSize: 0x5,

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { FLAG, FRAME, FRAME_HEADER_BYTES } from './format.ts'
+import { type Code, FLAG, FRAME, FRAME_HEADER_BYTES } from './format.ts'
 
 /** While this much waits for the peer no more DATA is written ... */
 const ROOM_BYTES = 256 * 1024
@@ -40,6 +40,14 @@ export class FrameWriter {
     writeHeader(frame, 0, 4, type, 0, id)
     frame.writeUInt32BE(value, FRAME_HEADER_BYTES)
     this.#add(frame)
+  }
+
+  /** @param lastId - streams above it are not, and will not be, taken */
+  goaway(lastId: number, code: Code): void {
+    const payload = Buffer.allocUnsafe(8)
+    payload.writeUInt32BE(lastId, 0)
+    payload.writeUInt32BE(code, 4)
+    this.frame(FRAME.goaway, 0, 0, payload)
   }
 
   /** `bytes[start, end)`, which must stay unchanged until written. */

@@ -10,6 +10,8 @@ export interface DecodedHeader {
   valid: boolean
   /** Which of the `PSEUDO` fields are there. */
   pseudo: number
+  /** -1: not given. */
+  contentLength: number
   /** Names, values and 32 bytes for each field, as SETTINGS_MAX_HEADER_LIST_SIZE counts. */
   bytes: number
 }
@@ -35,7 +37,13 @@ export class HeaderDecoder {
     this.#block = block
     this.#at = start
     this.#end = end
-    const header: DecodedHeader = { fields: [], valid: true, pseudo: 0, bytes: 0 }
+    const header: DecodedHeader = {
+      fields: [],
+      valid: true,
+      pseudo: 0,
+      contentLength: -1,
+      bytes: 0,
+    }
     while (this.#at < end) {
       const byte = block[this.#at] ?? 0
       if (byte >= 0x80) this.#put(header, this.#entry(this.#integer(0x7f)))
@@ -52,6 +60,7 @@ export class HeaderDecoder {
     if (header.bytes > this.#bytesMax) return
     if (!valid) header.valid = false
     else if (name.codePointAt(0) === COLON) putPseudo(header, name)
+    else if (name === 'content-length') header.contentLength = Number(value)
     header.fields.push(name, value)
   }
 
@@ -61,7 +70,7 @@ export class HeaderDecoder {
     const name = known?.name ?? this.#string()
     const value = this.#string()
     const named = known?.valid ?? isName(name)
-    const entry = { name, value, valid: named && !FORBIDDEN.test(value) }
+    const entry = { name, value, valid: named && isValue(name, value) }
     if (kept) this.#table.add(entry)
     return entry
   }
@@ -140,6 +149,13 @@ function isPseudo(name: string): name is keyof typeof PSEUDO {
 function isName(name: string): boolean {
   if (name.startsWith(':')) return isPseudo(name)
   return NAME.test(name) && !CONNECTION_FIELDS.has(name)
+}
+
+function isValue(name: string, value: string): boolean {
+  if (name === ':path') return value.startsWith('/') && !FORBIDDEN.test(value)
+  if (name === 'te') return value === 'trailers'
+  if (name === 'content-length') return /^[0-9]{1,15}$/.test(value)
+  return !FORBIDDEN.test(value)
 }
 
 function broken(what: string): ConnectionError {

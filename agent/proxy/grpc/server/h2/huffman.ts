@@ -20,11 +20,16 @@ const TABLE = buildTable()
  */
 function buildTable(): Int32Array {
   const tables: Int32Array[] = [new Int32Array(TABLE_ENTRIES)]
-  const symbols = Array.from(LENGTHS, (digit, symbol) => ({ symbol, bits: Number.parseInt(digit, 36) }))
+  const symbols = Array.from(LENGTHS, (digit, symbol) => ({
+    symbol,
+    bits: Number.parseInt(digit, 36),
+  }))
   symbols.push({ symbol: END_MARK, bits: END_MARK_BITS })
   let code = 0
   let before = 0
-  for (const { symbol, bits } of symbols.toSorted((a, b) => a.bits - b.bits || a.symbol - b.symbol)) {
+  for (const { symbol, bits } of symbols.toSorted(
+    (a, b) => a.bits - b.bits || a.symbol - b.symbol,
+  )) {
     code <<= bits - before
     before = bits
     addCode(tables, symbol, code, bits)

@@ -27,10 +27,13 @@ export function readSettings(buffer: Buffer, start: number, end: number): PeerSe
         if (value < FRAME_BYTES_MAX || value >= 2 ** 24) throw invalid(CODE.protocolError, value)
         settings.frameBytesMax = value
         break
+      case SETTING.enablePush:
+        if (value > 1) throw invalid(CODE.protocolError, value)
+        break
       case SETTING.headerTableSize:
         settings.tableChanged = true
         break
-      default: // Pushes, streams of ours, header limits: none of it concerns what we send.
+      default: // Streams of ours, header limits, what is not known: none of it concerns what we send.
     }
   }
   return settings

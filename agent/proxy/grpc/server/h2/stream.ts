@@ -13,8 +13,8 @@ export interface StreamHost {
   readonly peerFrameBytesMax: number
   /** The stream is to go on when the connection can. */
   wait(stream: H2Stream): void
-  /** Both sides have ended. */
-  ended(stream: H2Stream): void
+  /** Both sides have ended: the peer's only by our word, when it has not ended it itself. */
+  ended(stream: H2Stream, remoteEnded: boolean): void
   /** An answer has got further. */
   moved(): void
   /** A header block as it must go out now. */
@@ -53,11 +53,15 @@ export class H2Stream implements CallStream {
   #paused = false
   #held: Buffer[] = []
   #endTold = false
+  readonly #contentLength: number
+  #bodyBytes = 0
 
-  constructor(host: StreamHost, id: number, sendWindowBytes: number) {
+  /** @param contentLength - as the request's header has it; -1: not */
+  constructor(host: StreamHost, id: number, sendWindowBytes: number, contentLength: number) {
     this.#host = host
     this.id = id
     this.#sendWindowBytes = sendWindowBytes
+    this.#contentLength = contentLength
   }
 
   /** The answer is complete but for what the peer does not take. */
@@ -125,23 +129,25 @@ export class H2Stream implements CallStream {
     if (this.remoteEnded) this.#tellEnd()
   }
 
-  /** DATA has come. @returns false when it is more than the peer may send */
-  receive(chunk: Buffer, paddedBytes: number, last: boolean): boolean {
+  /** DATA has come. */
+  receive(chunk: Buffer, paddedBytes: number, last: boolean): void {
     this.#receivedBytes += paddedBytes
-    if (this.#receivedBytes > STREAM_WINDOW_BYTES) return false
+    this.#bodyBytes += chunk.length
+    if (this.#receivedBytes > STREAM_WINDOW_BYTES) return this.reset(CODE.flowControlError)
+    if (last && !this.#isComplete()) return this.reset(CODE.protocolError)
     this.remoteEnded = last
     if (this.#paused) {
       if (chunk.length > 0) this.#held.push(chunk)
-      return true
+      return
     }
     if (chunk.length > 0) this.#deliver(chunk)
     else this.#giveBack()
     if (last && !this.#paused) this.#tellEnd()
-    return true
   }
 
   /** The request ends without DATA. */
   receiveEnd(): void {
+    if (!this.#isComplete()) return this.reset(CODE.protocolError)
     this.remoteEnded = true
     if (!this.#paused) this.#tellEnd()
   }
@@ -178,10 +184,11 @@ export class H2Stream implements CallStream {
   /** Ends both sides at once; the peer is told, unless it said so itself. */
   reset(code: Code | undefined): void {
     if (code !== undefined) this.#host.writer.number(FRAME.rstStream, this.id, code)
+    const known = code === undefined || this.remoteEnded
     this.remoteEnded = true
     this.localEnded = true
     this.#clear()
-    this.#host.ended(this)
+    this.#host.ended(this, known)
   }
 
   #move(): void {
@@ -207,6 +214,11 @@ export class H2Stream implements CallStream {
     this.listener?.drained()
   }
 
+  /** RFC 9113, section 8.1.1. */
+  #isComplete(): boolean {
+    return this.#contentLength === -1 || this.#contentLength === this.#bodyBytes
+  }
+
   #tellEnd(): void {
     if (this.#endTold) return
     this.#endTold = true
@@ -230,7 +242,7 @@ export class H2Stream implements CallStream {
     this.#clear()
     // The rest of the request is not wanted: RFC 9113, section 8.1.
     if (!this.remoteEnded) this.#host.writer.number(FRAME.rstStream, this.id, CODE.noError)
-    this.#host.ended(this)
+    this.#host.ended(this, this.remoteEnded)
   }
 
   #clear(): void {
