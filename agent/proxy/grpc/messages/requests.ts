@@ -78,11 +78,17 @@ function readEntry(parent: FieldReader, into: string[]): void {
 }
 
 function decodeInvokeRequest(bytes: Buffer): InvokeCall {
-  const { payload, metadata, ...rest } = decode(InvokeRequestSchema, bytes)
+  const message = decode(InvokeRequestSchema, bytes)
+  const { payload, metadata, contentType, method, path, query, deadlineMs } = message
   return {
-    ...rest,
+    function: message.function,
     payload: Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength),
     metadata: Object.entries(metadata).flat(),
+    contentType,
+    method,
+    path,
+    query,
+    deadlineMs,
   }
 }
 

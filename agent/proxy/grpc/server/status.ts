@@ -47,15 +47,26 @@ export function trailersOf({ code, message, trailers = [] }: Status): HeaderList
   return [...fields, ...trailers]
 }
 
+/** Longer ones are cut: peers take only so much of a header. */
+const ENCODED_CHARS_MAX = 4_096
+
 /** `grpc-message` is percent-encoded UTF-8: gRPC over HTTP/2, "Responses". */
 function percentEncode(text: string): string {
-  if (/^[\x20-\x24\x26-\x7e]*$/.test(text)) return text
+  if (text.length <= ENCODED_CHARS_MAX && /^[\x20-\x24\x26-\x7e]*$/.test(text)) return text
   let encoded = ''
-  for (const byte of Buffer.from(text)) {
-    const plain = byte >= 0x20 && byte <= 0x7e && byte !== 0x25
-    encoded += plain ? String.fromCharCode(byte) : `%${HEX[byte >> 4]}${HEX[byte & 15]}`
+  for (const char of text) {
+    const next = isPlain(char) ? char : percents(char)
+    if (encoded.length + next.length > ENCODED_CHARS_MAX - 3) return `${encoded}...`
+    encoded += next
   }
   return encoded
 }
 
-const HEX = '0123456789ABCDEF'
+function isPlain(char: string): boolean {
+  return char >= ' ' && char <= '~' && char !== '%'
+}
+
+function percents(char: string): string {
+  const hex = Buffer.from(char).toString('hex').toUpperCase()
+  return hex.replaceAll(/../g, '%$&')
+}
