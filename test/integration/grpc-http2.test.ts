@@ -2,51 +2,35 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { create, toBinary } from '@bufbuild/protobuf'
-import fc from 'fast-check'
 import { ServerReflectionRequestSchema } from '#proto/index.ts'
 import { eventually } from '#test/eventually.ts'
+import {
+  BLOCK,
+  CODE,
+  CONTINUATION,
+  DATA,
+  ECHO,
+  END_HEADERS,
+  END_STREAM,
+  type Frame,
+  GOAWAY,
+  HEADERS,
+  PADDED,
+  PING,
+  PRIORITIZED,
+  PRIORITY,
+  PUSH,
+  request,
+  RST,
+  setting,
+  SETTINGS,
+  SLOW,
+  statusOf,
+  WINDOW,
+} from '#test/grpc-frames.ts'
 import { grpcFrame, http2Call, http2Client, INVOKE, invokeMessage } from '#test/grpc-http2.ts'
 import { grpcProxyScope } from '#test/grpc-proxy-scope.ts'
 import { clientFrame, grpcBlock, literalBlock, PREFACE, RawH2, u32 } from '#test/raw-h2.ts'
-
-const ECHO = grpcFrame(invokeMessage('echo', 'hello'))
-const SLOW = grpcFrame(invokeMessage('slow', '', 'ms=60000'))
-const BLOCK = grpcBlock(INVOKE)
-
-const [DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION] = [
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
-]
-const [END_STREAM, END_HEADERS, PADDED, PRIORITIZED] = [1, 4, 8, 32]
-const CODE = {
-  protocol: 1,
-  flowControl: 3,
-  closed: 5,
-  frameSize: 6,
-  refused: 7,
-  cancel: 8,
-  compression: 9,
-  calm: 11,
-}
-
-type Frame = readonly [type: number, flags: number, id: number, payload?: Uint8Array]
-
-/** A setting as SETTINGS carries it. */
-const setting = (id: number, value: number): Buffer =>
-  Buffer.concat([Buffer.from([0, id]), u32(value)])
-
-/** A whole request. */
-const request = (id: number, frame = ECHO): Frame[] => [
-  [HEADERS, END_HEADERS, id, BLOCK],
-  [DATA, END_STREAM, id, frame],
-]
-
-/** Waits for the trailers of a stream; they hold the status as plain text. */
-async function statusOf(raw: RawH2, stream: number): Promise<string> {
-  const { payload } = await raw.next(
-    ({ type, flags, id }) => type === HEADERS && id === stream && (flags & END_STREAM) !== 0,
-  )
-  return /grpc-status.(\d+)/s.exec(payload.toString('latin1'))?.[1] ?? 'none'
-}
 
 test('what breaks a connection: it ends with the right code, and the next one is served', async () => {
   await using scope = await grpcProxyScope()
@@ -129,12 +113,15 @@ test('what breaks a connection: it ends with the right code, and the next one is
   await eventually(() => scope.proxy.inFlight === 0)
 })
 
+/** A header on its own, of stream 1. */
+function header(...fields: string[]): Frame[] {
+  return [[HEADERS, END_HEADERS, 1, literalBlock(...fields)]]
+}
+
 test('what breaks a stream: it is reset with the right code, and the others of its connection go on', async () => {
   await using scope = await grpcProxyScope()
-  const block = (...fields: string[]): Buffer => literalBlock(...fields)
   const plain = [':method', 'POST', ':scheme', 'http', ':path', INVOKE]
   const opened: Frame = [HEADERS, END_HEADERS, 1, BLOCK]
-  const header = (...fields: string[]): Frame[] => [[HEADERS, END_HEADERS, 1, block(...fields)]]
   const rows: [string, Frame[], number][] = [
     ['no path', header(':method', 'POST', ':scheme', 'http'), CODE.protocol],
     ['a name in capitals', header(...plain, 'X-A', '1'), CODE.protocol],
@@ -143,8 +130,16 @@ test('what breaks a stream: it is reset with the right code, and the others of i
     ['a pseudo field behind others', header(...plain, 'x', 'y', ':authority', 'a'), CODE.protocol],
     ['an empty window', [opened, [WINDOW, 0, 1, u32(0)]], CODE.protocol],
     ['too large a window', [opened, [WINDOW, 0, 1, u32(2 ** 31 - 1)]], CODE.flowControl],
-    ['HEADERS in mid-request', [opened, [HEADERS, END_HEADERS, 1, block('x', 'y')]], CODE.protocol],
-    ['pseudo fields in trailers', [opened, [HEADERS, 5, 1, block(':path', '/')]], CODE.protocol],
+    [
+      'HEADERS in mid-request',
+      [opened, [HEADERS, END_HEADERS, 1, literalBlock('x', 'y')]],
+      CODE.protocol,
+    ],
+    [
+      'pseudo fields in trailers',
+      [opened, [HEADERS, 5, 1, literalBlock(':path', '/')]],
+      CODE.protocol,
+    ],
     ['DATA behind the end', [...request(1, SLOW), [DATA, 0, 1, ECHO]], CODE.closed],
     [
       'another length than announced',
@@ -164,11 +159,14 @@ test('what breaks a stream: it is reset with the right code, and the others of i
   await eventually(() => scope.proxy.inFlight === 0)
 })
 
+/** A payload with seven bytes of padding, and what comes before it. */
+function padded(bytes: Buffer, before = Buffer.alloc(0)): Buffer {
+  return Buffer.concat([Buffer.from([7]), before, bytes, Buffer.alloc(7)])
+}
+
 test('what is unusual and right: padding, priority, a header in pieces, trailers, unknown frames, a table of another size', async () => {
   await using scope = await grpcProxyScope()
   using raw = await RawH2.greet(scope.proxy.port, setting(1, 0))
-  const padded = (bytes: Buffer, before = Buffer.alloc(0)): Buffer =>
-    Buffer.concat([Buffer.from([7]), before, bytes, Buffer.alloc(7)])
   raw.send(
     [HEADERS, END_HEADERS | PADDED | PRIORITIZED, 1, padded(BLOCK, Buffer.alloc(5))],
     [DATA, PADDED, 1, padded(ECHO.subarray(0, 10))],
@@ -197,8 +195,7 @@ test('what is unusual and right: padding, priority, a header in pieces, trailers
 test('windows are kept: no more is sent than the peer takes, also when it takes less than nothing, and more only when it says so', async () => {
   await using scope = await grpcProxyScope()
   using raw = await RawH2.greet(scope.proxy.port, setting(4, 100))
-  const bytes = (fn: string): Buffer => grpcFrame(invokeMessage(fn, '', 'bytes=1000'))
-  raw.send(...request(1, bytes('bytes')))
+  raw.send(...request(1, grpcFrame(invokeMessage('bytes', '', 'bytes=1000'))))
   const received = (): number =>
     raw.frames.reduce((sum, { type, payload }) => sum + (type === DATA ? payload.length : 0), 0)
   await eventually(() => received() === 100)
@@ -241,76 +238,6 @@ test('a caller that takes no answers is read no further, and stopped when it sen
   const answers = Buffer.concat(parts)
   const bytesEach = 5 + answers.readUInt32BE(1)
   assert.equal(answers.length, 201 * bytesEach)
-})
-
-test('floods end the connection: PING, SETTINGS, empty DATA, resets, headers without end, a peer that reads nothing', async () => {
-  await using scope = await grpcProxyScope()
-  const { port } = scope.proxy
-  const many = <T>(count: number, frames: (n: number) => T[]): T[] =>
-    Array.from({ length: count }, (_, n) => frames(n)).flat()
-  const rows: [string, Frame[]][] = [
-    ['PING', many(2_000, () => [[PING, 0, 0, Buffer.alloc(8)]])],
-    ['SETTINGS', many(2_000, () => [[SETTINGS, 0, 0]])],
-    ['PRIORITY', many(2_000, () => [[PRIORITY, 0, 1, Buffer.alloc(5)]])],
-    ['unknown', many(2_000, () => [[0x42, 0, 0]])],
-    ['empty DATA', [[HEADERS, 4, 1, BLOCK], ...many(2_000, (): Frame[] => [[DATA, 0, 1]])]],
-    [
-      'resets',
-      many(4_000, (n) => [
-        [HEADERS, 4, n * 2 + 1, BLOCK],
-        [RST, 0, n * 2 + 1, u32(8)],
-      ]),
-    ],
-    [
-      'empty CONTINUATION',
-      [[HEADERS, 0, 1], ...many(2_000, (): Frame[] => [[CONTINUATION, 0, 1]])],
-    ],
-    [
-      'CONTINUATION',
-      [[HEADERS, 0, 1], ...many(30, (): Frame[] => [[CONTINUATION, 0, 1, Buffer.alloc(16_000)]])],
-    ],
-  ]
-  for (const [what, frames] of rows) {
-    using raw = await RawH2.greet(port)
-    raw.send(...frames)
-    assert.equal(await raw.goaway(), CODE.calm, what)
-    await eventually(() => raw.ended)
-  }
-  // One that never reads: the server stops reading as well, so that what is to be answered stays bounded.
-  using deaf = await RawH2.greet(port)
-  deaf.socket.pause()
-  const before = process.memoryUsage().rss
-  let id = 1
-  let refused = false
-  for (let round = 0; round < 2_000 && !refused; round++) {
-    const wire = many(20, () => request((id += 2))).map((frame) => clientFrame(...frame))
-    refused = !deaf.socket.write(Buffer.concat(wire))
-    await new Promise((resolve) => setImmediate(resolve))
-  }
-  await sleep(200)
-  const grownMiB = (process.memoryUsage().rss - before) / 2 ** 20
-  assert.ok(grownMiB < 200, `${grownMiB} MiB more`)
-  await using client = await http2Client(port)
-  assert.equal((await http2Call(client, {}, [ECHO])).code, 0)
-  deaf.socket.destroy()
-  await eventually(() => scope.proxy.inFlight === 0)
-})
-
-test('a header that says little and means much is not unfolded beyond its limit', async () => {
-  await using scope = await grpcProxyScope()
-  using raw = await RawH2.greet(scope.proxy.port)
-  const text = Buffer.alloc(4_000, 'x')
-  const entry = Buffer.concat([Buffer.from([0x40, 1, 0x61, 127, 0xa1, 0x1e]), text])
-  // One entry of the table, then 12,000 times that entry: 48 MB.
-  const bomb = Buffer.concat([grpcBlock(INVOKE), entry, Buffer.alloc(12_000, 0x80 | 62)])
-  raw.send(
-    [HEADERS, 0, 1, bomb.subarray(0, 10_000)],
-    [CONTINUATION, 4, 1, bomb.subarray(10_000)],
-    [DATA, 1, 1, ECHO],
-  )
-  assert.equal(await statusOf(raw, 1), '8')
-  raw.send(...request(3))
-  assert.equal(await statusOf(raw, 3), '0')
 })
 
 test('more calls at once than agreed are refused one by one', async () => {
@@ -357,42 +284,4 @@ test('close: what comes before the peer has answered is told UNAVAILABLE; later 
   await eventually(() => raw.ended)
   assert.ok(!raw.frames.some(({ id }) => id === 5))
   await closed
-})
-
-test('whatever bytes come, the server goes on and nothing is left over', async () => {
-  await using scope = await grpcProxyScope()
-  const { port } = scope.proxy
-  const frame = fc
-    .tuple(
-      fc.oneof({ weight: 9, arbitrary: fc.nat(10) }, fc.nat(255)),
-      fc.nat(255),
-      fc.oneof(fc.constantFrom(0, 1, 3, 5), fc.nat(2 ** 31 - 1)),
-      fc.oneof(
-        fc.uint8Array({ maxLength: 60 }),
-        fc.constantFrom<Uint8Array>(BLOCK, ECHO, SLOW, u32(8), Buffer.alloc(8), setting(4, 10)),
-      ),
-    )
-    .map((parts) => clientFrame(...parts))
-  const right = fc.constantFrom(
-    ...[1, 3, 5].map((id) => request(id).map((one) => clientFrame(...one))),
-  )
-  const parts = fc.array(fc.oneof(frame, right, fc.uint8Array({ maxLength: 30 })), {
-    maxLength: 12,
-  })
-  await fc.assert(
-    fc.asyncProperty(parts, async (chunks) => {
-      using raw = await RawH2.greet(port)
-      for (const chunk of chunks.flat()) raw.socket.write(chunk)
-      raw.socket.end()
-      await eventually(() => raw.ended, { everyMs: 1 })
-    }),
-    { numRuns: 300 },
-  )
-  await eventually(() => scope.proxy.inFlight === 0)
-  await using client = await http2Client(port)
-  assert.equal((await http2Call(client, {}, [ECHO])).code, 0)
-  assert.deepEqual(
-    scope.log.lines.filter(({ level }) => level === 'error'),
-    [],
-  )
 })

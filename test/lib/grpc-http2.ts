@@ -27,7 +27,7 @@ export interface Http2Answer {
   readonly code: number
   readonly message: string
   /** Header and trailers. */
-  readonly fields: Readonly<Record<string, unknown>>
+  readonly fields: Readonly<Record<string, string | number | string[] | undefined>>
   readonly body: Buffer
   /** True when the answer was a header alone. */
   readonly trailersOnly: boolean
@@ -67,7 +67,7 @@ export async function http2Call(
     te: 'trailers',
     ...headers,
   })
-  const fields: Record<string, unknown> = {}
+  const fields: Record<string, string | number | string[] | undefined> = {}
   let trailersOnly = false
   stream.on('response', (header, flags) => {
     Object.assign(fields, header)

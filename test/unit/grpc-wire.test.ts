@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { Budget } from '#agent/proxy/grpc/server/budget.ts'
 import { ConnectionError } from '#agent/proxy/grpc/server/h2/format.ts'
 import { FrameReader } from '#agent/proxy/grpc/server/h2/frame-reader.ts'
@@ -19,11 +19,12 @@ function cutAt(whole: Buffer, places: readonly number[]): Buffer[] {
   return sorted.slice(1).map((end, index) => whole.subarray(sorted[index], end))
 }
 
+function fieldsOf(decoder: HeaderDecoder, hex: string): string[] {
+  const block = Buffer.from(hex, 'hex')
+  return decoder.decode(block, 0, block.length).fields
+}
+
 it('HPACK: the examples of RFC 7541, appendix C, with and without Huffman codes', () => {
-  const fields = (decoder: HeaderDecoder, hex: string): string[] => {
-    const block = Buffer.from(hex, 'hex')
-    return decoder.decode(block, 0, block.length).fields
-  }
   const first = [':method', 'GET', ':scheme', 'http', ':path', '/', ':authority', 'www.example.com']
   const third = [':method', 'GET', ':scheme', 'https', ':path', '/index.html', ':authority']
   for (const blocks of [
@@ -39,9 +40,9 @@ it('HPACK: the examples of RFC 7541, appendix C, with and without Huffman codes'
     ],
   ]) {
     const decoder = new HeaderDecoder(16_384)
-    assert.deepEqual(fields(decoder, blocks[0] ?? ''), first)
-    assert.deepEqual(fields(decoder, blocks[1] ?? ''), [...first, 'cache-control', 'no-cache'])
-    assert.deepEqual(fields(decoder, blocks[2] ?? ''), [
+    assert.deepEqual(fieldsOf(decoder, blocks[0] ?? ''), first)
+    assert.deepEqual(fieldsOf(decoder, blocks[1] ?? ''), [...first, 'cache-control', 'no-cache'])
+    assert.deepEqual(fieldsOf(decoder, blocks[2] ?? ''), [
       ...third,
       'www.example.com',
       'custom-key',
@@ -218,13 +219,17 @@ it('grpc-timeout, content types and metadata are read as the protocol has them',
   assert.equal(head.authority, 'h')
 })
 
+/** `grpc-message` of a status with that text. */
+function messageOf(text: string): string | undefined {
+  return trailersOf({ code: 2, message: text })[3]
+}
+
 it('grpc-message is percent-encoded, and cut before it is too long for a header', () => {
-  const message = (text: string) => trailersOf({ code: 2, message: text })[3]
-  assert.equal(message('plain text ~'), 'plain text ~')
-  assert.equal(message('100 %\n'), '100 %25%0A')
-  assert.equal(message('grüezi €'), 'gr%C3%BCezi %E2%82%AC')
+  assert.equal(messageOf('plain text ~'), 'plain text ~')
+  assert.equal(messageOf('100 %\n'), '100 %25%0A')
+  assert.equal(messageOf('grüezi €'), 'gr%C3%BCezi %E2%82%AC')
   assert.deepEqual(trailersOf({ code: 0, message: '' }), ['grpc-status', '0'])
-  const long = message('ä'.repeat(100_000)) ?? ''
+  const long = messageOf('ä'.repeat(100_000)) ?? ''
   assert.ok(long.length <= 4_096, `${long.length} characters`)
   assert.match(decodeURIComponent(long), /^ä+\.\.\.$/)
 })
