@@ -37,7 +37,7 @@ const PACKAGES: readonly { readonly name: string; readonly only: readonly string
   { name: 'fastify', only: ['agent/health/', 'controller/'] },
   { name: 'undici/lib/llhttp/llhttp-wasm.js', only: ['agent/proxy/http/'] },
   { name: 'node:dgram', only: ['agent/proxy/coap/', 'deploy/'] },
-  { name: '@grpc/grpc-js', only: ['agent/proxy/grpc/', 'deploy/'] },
+  { name: '@bufbuild/protobuf', only: ['agent/proxy/grpc/', 'proto/'] },
   { name: 'node:sqlite', only: ['controller/store/', 'agent/async/', 'deploy/up/'] },
 ]
 
