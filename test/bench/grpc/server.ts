@@ -61,9 +61,12 @@ function http2Echo(): Promise<number> {
   })
 }
 
+function same(bytes: Buffer): Buffer {
+  return bytes
+}
+
 function grpcJsEcho(): Promise<number> {
   const server = new Server()
-  const same = (bytes: Buffer): Buffer => bytes
   for (const path of Object.values(PATHS)) {
     const codec = { requestSerialize: same, requestDeserialize: same }
     const method = { path, requestStream: false, responseStream: false, ...codec }
