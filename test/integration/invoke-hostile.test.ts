@@ -35,6 +35,26 @@ const ATTACKS: readonly Attack[] = [
     reason: /header name without a value/,
   },
   {
+    name: 'a name in a spelling that nobody compares with',
+    bytes: (id) => responseBytes(id, '', { headers: ['Content-Length', '3'] }),
+    reason: /header field "Content-Length"/,
+  },
+  {
+    name: 'a name that is no token',
+    bytes: (id) => responseBytes(id, '', { headers: ['content-type', 'a', 'x: y\r', 'b'] }),
+    reason: /header field "x: y\\r"/,
+  },
+  {
+    name: 'no name',
+    bytes: (id) => responseBytes(id, '', { headers: ['', 'b'] }),
+    reason: /header field ""/,
+  },
+  {
+    name: 'a value with a line end',
+    bytes: (id) => responseBytes(id, '', { headers: ['x', 'a\rcontent-length: 3'] }),
+    reason: /header field "x"/,
+  },
+  {
     name: 'a status that does not exist',
     bytes: (id) => responseBytes(id, '', { status: 600 }),
     reason: /status 600/,
