@@ -8,6 +8,7 @@ import { Fault } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
 import { Envelope, NodeCommand, type CommandReply } from '#shared/schemas/command.ts'
 import type { Heartbeat } from '#shared/schemas/health.ts'
+import { cutText } from '#shared/text.ts'
 import type { CommandLog } from './log.ts'
 import type { TrustKeeper } from './trust-keeper.ts'
 
@@ -110,7 +111,7 @@ export class CommandKeeper {
       return { accepted: true, generation }
     } catch (error) {
       const { code, message } = Fault.from(error)
-      const text = message.slice(0, REFUSAL_CHARS_MAX)
+      const text = cutText(message, REFUSAL_CHARS_MAX)
       this.#refusal = { code, message: text, atMs: clock.nowMs() }
       const generation = this.#highest.generation
       log.warn({ err: error, code, generation }, 'command refused')

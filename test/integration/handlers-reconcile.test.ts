@@ -218,6 +218,20 @@ function failureTests(kind: EngineKind): void {
     assert.equal(await call(node.router, 'hello'), 'hello')
   })
 
+  it('reports what a function says of itself as text that every protocol can carry', async () => {
+    await using bed = await nodeBed(kind)
+    await using node = await startNode(bed)
+    node.reconciler.setDesired([
+      await assignmentOf(node.source, 'odd', {
+        'index.mjs': `throw new Error('a half \\ud800 ' + '🐟'.repeat(20_000))`,
+      }),
+    ])
+    const report = await reported(node, 'odd', 'failed')
+    assert.match(report.reason?.message ?? '', /a half \ufffd 🐟+\.\.\.$/u)
+    const answer = call(node.router, 'odd')
+    await assert.rejects(answer, (error: Error) => error.message.isWellFormed())
+  })
+
   it('says what the program wrote when it ends before it is ready', async () => {
     await using bed = await nodeBed(kind)
     await using node = await startNode(bed)

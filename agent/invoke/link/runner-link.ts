@@ -1,4 +1,5 @@
 import { Fault } from '#shared/fault.ts'
+import { cutText } from '#shared/text.ts'
 import {
   FRAME,
   FRAME_LIMITS,
@@ -232,7 +233,7 @@ export class RunnerLink implements ConnectionOwner {
       return
     }
     this.#state = 'failed'
-    const text = (message.error ?? '').slice(0, FRAME_LIMITS.textBytesMax)
+    const text = cutText(message.error ?? '', FRAME_LIMITS.textBytesMax)
     const first = text.split('\n', 1)[0] ?? ''
     this.#ready.reject(
       new Fault('FUNCTION_LOAD', first === '' ? 'The function cannot be loaded' : first, {
