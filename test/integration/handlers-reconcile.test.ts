@@ -190,12 +190,9 @@ function failureTests(kind: EngineKind): void {
     node.reconciler.setDesired([await assignmentOf(node.source, 'mortal', files)])
     await reported(node, 'mortal', 'ready')
     const restarts = (): number => node.reconciler.report()[0]?.handlers.restarts ?? 0
-    // In a container the handler is process 1, which its own signals do not end.
-    if (kind === 'process') {
-      await assert.rejects(call(node.router, 'mortal', 'die'), { code: 'FUNCTION_EXITED' })
-      assert.equal(await call(node.router, 'mortal'), 'alive')
-      await eventually(() => restarts() === 1)
-    }
+    await assert.rejects(call(node.router, 'mortal', 'die'), { code: 'FUNCTION_EXITED' })
+    assert.equal(await call(node.router, 'mortal'), 'alive')
+    await eventually(() => restarts() === 1)
     const before = restarts()
     const listed = await node.engine.list(AbortSignal.timeout(10_000))
     const { id } = listed.find(({ state }) => state === 'running') ?? { id: '' }
