@@ -185,6 +185,29 @@ describe('a runner that breaks the protocol', () => {
     assert.match(scope.ends[0]?.reason ?? '', /does not read/)
   })
 
+  for (const { name, text } of [
+    { name: 'long', text: 'x'.repeat(1_000) },
+    { name: 'empty', text: '' },
+  ]) {
+    it(`one that logs ${name} lines without end loses most of them, and is told how many`, async () => {
+      await using scope = await LinkScope.open()
+      await using peer = await scope.ready()
+      const flood = Buffer.concat(
+        Array.from({ length: 20_000 }, () => frameBytes(TYPE.log, 0, `\u0001${text}`)),
+      )
+      peer.send(flood)
+      const dropped = await eventually(() =>
+        scope.lines.find((line) => line.text.endsWith('log lines dropped]')),
+      )
+      assert.equal(dropped.level, 'warn')
+      const kept = scope.lines.filter((line) => line.text === text).length
+      assert.equal(kept + Number.parseInt(dropped.text.slice(1), 10), 20_000)
+      assert.ok(kept > 500 && kept < 8_000, String(kept))
+      peer.send(frameBytes(TYPE.log, 0, '\u0001again'))
+      await eventually(() => scope.lines.at(-1)?.text === 'again')
+    })
+  }
+
   it('texts above 16 KiB are cut', async () => {
     await using scope = await LinkScope.open()
     await using peer = await scope.ready()
