@@ -6,14 +6,25 @@ import { DurableFile, type FileOps } from '#shared/durable-file.ts'
 import { isEnvelope, verifyEnvelope } from '#shared/envelope.ts'
 import { Fault } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
-import { Envelope, NodeCommand, type CommandReply } from '#shared/schemas/command.ts'
+import {
+  Envelope,
+  NodeCommand,
+  type CommandReply,
+  type TrustDocument,
+} from '#shared/schemas/command.ts'
 import type { Refusal } from '#shared/schemas/health.ts'
+import { cutText } from '#shared/text.ts'
 import type { CommandLog } from './log.ts'
 import type { TrustKeeper } from './trust-keeper.ts'
 
 const REFUSAL_CHARS_MAX = 1_000
 
-const CommandFile = Type.Object({ receivedAtMs: Type.Integer(), envelope: Envelope })
+const CommandFile = Type.Object({
+  receivedAtMs: Type.Integer(),
+  envelope: Envelope,
+  /** Of the trust document by which it was accepted; absent: written by an earlier agent. */
+  trustVersion: Type.Optional(Type.Integer()),
+})
 const HighestFile = Type.Object({
   generation: Type.Integer({ minimum: 0 }),
   /** sha256 of the payload that had it, so that exactly this one may come again when it was lost here. */
@@ -27,7 +38,7 @@ export interface CommandKeeperOptions {
   readonly folder: string
   /** This node's id: the only audience it takes commands for. */
   readonly node: string
-  readonly trust: Pick<TrustKeeper, 'document' | 'expired'>
+  readonly trust: Pick<TrustKeeper, 'document' | 'documentAt' | 'expired'>
   readonly fs: FileOps
   readonly clock: Clock
   readonly log: CommandLog
@@ -36,10 +47,12 @@ export interface CommandKeeperOptions {
 interface Kept {
   readonly command: NodeCommand
   readonly envelope: Envelope
+  readonly trustVersion: number
 }
 
 /**
- * The desired state this node has accepted: verified, kept on the disk before it is acknowledged, verified again at every start.
+ * The desired state this node has accepted: verified, kept on the disk before it is acknowledged, verified again at every start,
+ * by the trust document of its time: a key that has been replaced since signs nothing new, and takes nothing away.
  *
  * `command.json` holds the envelope, `command.json.old` the one before, `highest.json` the highest generation ever accepted: with
  * that a rollback is refused even when the command itself was lost.
@@ -108,7 +121,7 @@ export class CommandKeeper {
       return { accepted: true, generation }
     } catch (error) {
       const { code, message } = Fault.from(error)
-      const text = message.slice(0, REFUSAL_CHARS_MAX)
+      const text = cutText(message, REFUSAL_CHARS_MAX)
       const generation = this.#highest.generation
       // Sent twice, as a controller may that did not hear our answer: nothing is wrong with what runs here.
       if (code === 'COMMAND_REPLAYED' && isEnvelope(envelope) && this.holds(envelope)) {
@@ -128,7 +141,7 @@ export class CommandKeeper {
 
   async #verifyNew(envelope: unknown): Promise<Kept> {
     const { clock, trust } = this.#options
-    const kept = await this.#verify(envelope)
+    const kept = await this.#verify(envelope, trust.document)
     const { generation, expiresAtMs } = kept.command
     const highest = this.#highest
     const lost = this.#kept?.command.generation !== generation && digest(kept) === highest.payload
@@ -156,10 +169,10 @@ export class CommandKeeper {
   }
 
   /** What must hold of a command whenever it is read: signature, shape, audience. Times are for new ones. */
-  async #verify(envelope: unknown): Promise<Kept> {
-    const { node, trust } = this.#options
+  async #verify(envelope: unknown, trust: TrustDocument): Promise<Kept> {
+    const { node } = this.#options
     if (!isEnvelope(envelope)) throw new Fault('COMMAND_MALFORMED', 'not an envelope')
-    const command = await verifyEnvelope(envelope, trust.document, 'command')
+    const command = await verifyEnvelope(envelope, trust, 'command')
     if (!commandValidator.Check(command)) {
       const problems = commandValidator.Errors(command).slice(0, 5)
       throw new Fault(
@@ -172,7 +185,7 @@ export class CommandKeeper {
     }
     checkFunctions(command)
     const { payload, signatures } = envelope
-    return { command, envelope: { payload, signatures } }
+    return { command, envelope: { payload, signatures }, trustVersion: trust.version }
   }
 
   /**
@@ -181,7 +194,8 @@ export class CommandKeeper {
    */
   async #keep(kept: Kept): Promise<void> {
     const receivedAtMs = this.#options.clock.nowMs()
-    const record = { receivedAtMs, envelope: kept.envelope }
+    const { envelope, trustVersion } = kept
+    const record = { receivedAtMs, envelope, trustVersion }
     await this.#commandFile.write(JSON.stringify(record))
     const highest = { generation: kept.command.generation, payload: digest(kept) }
     await this.#highestFile.write(JSON.stringify(highest))
@@ -190,11 +204,12 @@ export class CommandKeeper {
   }
 
   async #load(): Promise<void> {
-    const { log } = this.#options
+    const { log, trust } = this.#options
     const command = await this.#commandFile.read((bytes) => {
       const record: unknown = JSON.parse(bytes.toString())
       if (!commandFileValidator.Check(record)) throw new TypeError('not a kept command')
-      return this.#verify(record.envelope)
+      const { envelope, trustVersion = trust.document.version } = record
+      return this.#verify(envelope, trust.documentAt(trustVersion) ?? trust.document)
     })
     const highest = await this.#highestFile.read((bytes) => {
       const record: unknown = JSON.parse(bytes.toString())

@@ -5,6 +5,7 @@ import type { HeaderList, Invoker, Result } from '#agent/invoke/index.ts'
 import { Fault, FAULTS } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
 import { HEAD_HEADER, InvokeHead, type InvokeReplyHead } from '#shared/schemas/wire.ts'
+import { cutText } from '#shared/text.ts'
 import type { CommandLog } from './log.ts'
 
 const CALLS_MAX = 256
@@ -62,7 +63,7 @@ export class InvokeResponder {
         status: FAULTS[code].http,
         headers: [],
         code,
-        message: text.slice(0, MESSAGE_CHARS_MAX),
+        message: cutText(text, MESSAGE_CHARS_MAX),
       }
     }
     const reply = natsHeaders()

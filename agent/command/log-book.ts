@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { LIMITS } from '#shared/limits.ts'
 import type { LogLine } from '#shared/schemas/health.ts'
 import type { LogsReply } from '#shared/schemas/wire.ts'
+import { cutText } from '#shared/text.ts'
 import type { CommandLog } from './log.ts'
 
 const RING_BYTES_MAX = 64 * 1024
@@ -67,7 +68,7 @@ export class LogBook implements AsyncDisposable {
 
   /** Takes a line; text above 16 KiB is cut. */
   add(line: LogLine): void {
-    const text = line.text.slice(0, LIMITS.logLineBytesMax)
+    const text = cutText(line.text, LIMITS.logLineBytesMax)
     const kept = text === line.text ? line : { ...line, text }
     const entry = entryOf(kept, JSON.stringify(kept))
     const page = this.#page(line.fn)

@@ -45,6 +45,8 @@ export class NodeService implements AsyncDisposable {
   readonly #invokes: InvokeResponder
   readonly #logs: LogResponder
   #link: NatsLink | undefined
+  /** Commands under way; none rejects. */
+  readonly #commands = new Set<Promise<void>>()
   #hello: { readonly stop: AbortController; readonly ended: Promise<void> } | undefined
 
   constructor(options: NodeServiceOptions) {
@@ -74,7 +76,7 @@ export class NodeService implements AsyncDisposable {
         },
       })
     }
-    on(subjects.command(node), (message) => void this.#command(message))
+    on(subjects.command(node), (message) => this.#command(message))
     on(subjects.invoke(node), (message) => this.#invokes.handle(message))
     on(subjects.logs(node), (message) => this.#logs.handle(message))
   }
@@ -87,26 +89,38 @@ export class NodeService implements AsyncDisposable {
     this.#hello = { stop, ended: this.#sayHello(signal) }
   }
 
-  /** Takes no more calls; resolves when those that run are answered. */
+  /** Takes no more calls and commands; resolves when those under way are answered. A command that is kept waits for the next agent. */
   async close(): Promise<void> {
     this.#stopping.abort()
     this.#logs.close()
-    await Promise.all([this.#invokes.close(), this.#hello?.ended])
+    await Promise.all([this.#invokes.close(), this.#hello?.ended, ...this.#commands])
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
 
-  async #command(message: Msg): Promise<void> {
-    const reply = await this.#receive(parseJson(message.data))
-    if (message.reply !== undefined) message.respond(JSON.stringify(reply))
+  #command(message: Msg): void {
+    // Without an answer: the controller sends it again with the next hello.
+    if (this.#stopping.signal.aborted) return
+    const work = this.#answer(message).finally(() => this.#commands.delete(work))
+    this.#commands.add(work)
+  }
+
+  async #answer(message: Msg): Promise<void> {
+    try {
+      const reply = await this.#receive(parseJson(message.data))
+      message.respond(JSON.stringify(reply))
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'command not answered')
+    }
   }
 
   async #receive(envelope: unknown): Promise<CommandReply> {
     const { keeper, onCommand } = this.#options
     const reply = await keeper.receive(envelope)
-    if (reply.accepted && keeper.command !== undefined) onCommand(keeper.command)
+    const stopping = this.#stopping.signal.aborted
+    if (reply.accepted && keeper.command !== undefined && !stopping) onCommand(keeper.command)
     return reply
   }
 

@@ -15,6 +15,9 @@ const TrustFile = Type.Object({
 })
 const validator = Compile(TrustFile)
 
+/** The newest first. */
+type Documents = readonly [TrustDocument, ...TrustDocument[]]
+
 export interface TrustKeeperOptions {
   readonly folder: string
   /** Pinned at enrolment. */
@@ -31,17 +34,18 @@ export class TrustKeeper {
   readonly #options: TrustKeeperOptions
   readonly #file: DurableFile
   #chain: readonly Envelope[]
-  #document: TrustDocument
+  /** The chain's documents, verified. */
+  #documents: Documents
 
   private constructor(
     options: TrustKeeperOptions,
     file: DurableFile,
-    kept: { readonly chain: readonly Envelope[]; readonly document: TrustDocument },
+    kept: { readonly chain: readonly Envelope[]; readonly documents: Documents },
   ) {
     this.#options = options
     this.#file = file
     this.#chain = kept.chain
-    this.#document = kept.document
+    this.#documents = kept.documents
   }
 
   /**
@@ -55,23 +59,28 @@ export class TrustKeeper {
     const { value, problems } = await file.read(async (bytes) => {
       const content: unknown = JSON.parse(bytes.toString())
       if (!validator.Check(content)) throw new TypeError('not a trust chain')
-      return { chain: content.chain, document: await follow(content.chain, rootKeyId, 0) }
+      return { chain: content.chain, documents: await follow(content.chain, rootKeyId, 0) }
     })
     for (const problem of problems) log.warn({ err: problem }, 'kept trust document passed over')
     const kept = value ?? {
       chain: [enrolled],
-      document: await follow([enrolled], rootKeyId, 0),
+      documents: await follow([enrolled], rootKeyId, 0),
     }
     return new TrustKeeper(options, file, kept)
   }
 
   get document(): TrustDocument {
-    return this.#document
+    return this.#documents[0]
+  }
+
+  /** The document of a version that this node went by, now or earlier; undefined for any other. */
+  documentAt(version: number): TrustDocument | undefined {
+    return this.#documents.find((document) => document.version === version)
   }
 
   /** True when the trust document's time is over: what is kept still runs, nothing new is taken. */
   get expired(): boolean {
-    return this.#document.expiresAtMs <= this.#options.clock.nowMs()
+    return this.document.expiresAtMs <= this.#options.clock.nowMs()
   }
 
   /**
@@ -88,11 +97,11 @@ export class TrustKeeper {
       throw new Fault('TRUST_INVALID', `more than ${CHAIN_MAX} rotations: enrol this node again`)
     }
     // Only the last one must be in its time: those before it are steps on the way.
-    const document = await follow(chain, this.#options.rootKeyId, this.#options.clock.nowMs())
+    const documents = await follow(chain, this.#options.rootKeyId, this.#options.clock.nowMs())
     await this.#file.write(JSON.stringify({ chain }))
     this.#chain = chain
-    this.#document = document
-    this.#options.log.info({ version: document.version }, 'trust document adopted')
+    this.#documents = documents
+    this.#options.log.info({ version: this.document.version }, 'trust document adopted')
   }
 }
 
@@ -100,12 +109,14 @@ async function follow(
   chain: readonly Envelope[],
   rootKeyId: string,
   nowMs: number,
-): Promise<TrustDocument> {
+): Promise<Documents> {
+  const older: TrustDocument[] = []
   let document: TrustDocument | undefined
   for (const [index, envelope] of chain.entries()) {
     const atMs = index === chain.length - 1 ? nowMs : 0
+    if (document !== undefined) older.push(document)
     document = await verifyTrust(envelope, document ?? rootKeyId, atMs)
   }
   if (document === undefined) throw new RangeError('an empty trust chain')
-  return document
+  return [document, ...older]
 }

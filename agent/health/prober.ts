@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '#shared/clock.ts'
 import type { Heartbeat } from '#shared/schemas/health.ts'
+import { cutText } from '#shared/text.ts'
 import type { HealthLog } from './log.ts'
 
 const FIRST_AFTER_MS = 10_000
@@ -71,7 +72,7 @@ export class Prober implements AsyncDisposable {
       if (signal.aborted) return
       const text = error instanceof Error ? error.message : String(error)
       log.warn({ err: error }, 'deep probe failed')
-      this.#result = { ok: false, atMs, tookMs: took(), error: text.slice(0, ERROR_CHARS_MAX) }
+      this.#result = { ok: false, atMs, tookMs: took(), error: cutText(text, ERROR_CHARS_MAX) }
     }
   }
 }

@@ -1,6 +1,7 @@
 import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { FunctionReport, FunctionState as State, Reason } from '#shared/schemas/health.ts'
+import { cutText } from '#shared/text.ts'
 import type { FunctionState } from './function-state.ts'
 
 const MESSAGE_CHARS_MAX = 2_000
@@ -61,7 +62,7 @@ export function reasonOf(
   const { text } = why.details
   // The function's own error is worth more than its first line.
   const message = typeof text === 'string' && text !== '' ? text : why.message
-  return { code: why.code, message: cut(message) }
+  return { code: why.code, message: cutText(message, MESSAGE_CHARS_MAX) }
 }
 
 /**
@@ -107,10 +108,6 @@ function hasFailed({ fault, failures }: FunctionState): boolean {
 
 function anyServing(state: FunctionState): boolean {
   return state.held.values().some(({ handler }) => handler.state.kind === 'serving')
-}
-
-function cut(text: string): string {
-  return text.length <= MESSAGE_CHARS_MAX ? text : `${text.slice(0, MESSAGE_CHARS_MAX - 3)}...`
 }
 
 const LIMITED: Reason = {

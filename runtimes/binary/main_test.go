@@ -210,6 +210,7 @@ func TestHeadOfTheAnswer(t *testing.T) {
 		{"an empty line begins the answer", []string{"x-a: b\r\n\r\nx-late: c\n"}, 200, "x-a\nb", true, false},
 		{"no colon", []string{"hello\n"}, 200, "", false, true},
 		{"no name", []string{": b\n"}, 200, "", false, true},
+		{"a line end in a value", []string{"x-a: b\rc: d\n"}, 200, "", false, true},
 		{"status out of range", []string{"status: 99\n"}, 200, "", false, true},
 		{"too much", []string{strings.Repeat("x: "+strings.Repeat("y", 1000)+"\n", 70)}, 200, "", false, true},
 	} {

@@ -45,7 +45,7 @@ func (m *meta) line(line string) {
 	}
 	name, value, found := strings.Cut(line, ":")
 	name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
-	if !found || !isToken(name) {
+	if !found || !isToken(name) || strings.ContainsAny(value, "\r\x00") {
 		m.err = fmt.Errorf("on descriptor %d the program wrote %q, which is no line `Name: value`", metaFd, line)
 		return
 	}

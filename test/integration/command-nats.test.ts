@@ -4,99 +4,17 @@ import { Readable } from 'node:stream'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { headers } from '@nats-io/transport-node'
-import {
-  CommandKeeper,
-  ensureIdentity,
-  LogBook,
-  NatsLink,
-  NodeService,
-  TrustKeeper,
-  type NodeServiceOptions,
-} from '#agent/command/index.ts'
 import type { Invocation, Result } from '#agent/invoke/index.ts'
-import { systemClock } from '#shared/clock.ts'
 import { signEnvelope } from '#shared/envelope.ts'
 import { Fault } from '#shared/fault.ts'
-import type { NodeCommand } from '#shared/schemas/command.ts'
-import type { Inventory, LogLine } from '#shared/schemas/health.ts'
+import type { LogLine } from '#shared/schemas/health.ts'
 import { HEAD_HEADER, type InvokeReplyHead, type LogsReply } from '#shared/schemas/wire.ts'
 import { subjects } from '#shared/subjects.ts'
 import { eventually } from '#test/eventually.ts'
+import { NODE, inventory, nodeScope } from '#test/nats-node-scope.ts'
 import { assignmentOf, testKey } from '#test/signer.ts'
 import { tempFolder } from '#test/temp.ts'
 import { TinyController } from '#test/tiny-controller.ts'
-
-const NODE = 'edge-1'
-const log = { debug() {}, info() {}, warn() {}, error() {} }
-
-const inventory: Inventory = {
-  agentVersion: '0.0.0',
-  arch: 'amd64',
-  cores: 1,
-  memoryMiB: 1,
-  os: 'test',
-  kernel: 'test',
-  engine: 'process',
-  engineVersion: '1',
-  runtimes: [],
-  labels: {},
-  ports: { http: 0, coap: 0, grpc: 0 },
-}
-
-interface NodeScopeOptions {
-  readonly folder?: string
-  readonly invoke?: (invocation: Invocation, signal?: AbortSignal) => Promise<Result>
-}
-
-/** The agent's NATS side with everything real but the functions. */
-async function nodeScope(controller: TinyController, options: NodeScopeOptions = {}) {
-  await using stack = new AsyncDisposableStack()
-  const folder = options.folder ?? stack.use(await tempFolder()).path
-  const common = { folder, fs, clock: systemClock, log }
-  const identity = await ensureIdentity(
-    { ...common, joinToken: controller.token(), name: NODE, arch: 'amd64', labels: {} },
-    AbortSignal.timeout(5_000),
-  )
-  const { rootKeyId, trust: enrolled } = identity
-  const trust = await TrustKeeper.open({ ...common, rootKeyId, enrolled })
-  const keeper = await CommandKeeper.open({ ...common, node: identity.node, trust })
-  const logs = stack.use(await LogBook.open({ folder: `${folder}/logs`, log }))
-  const commands: NodeCommand[] = []
-  const invoke: NodeServiceOptions['invoker']['invoke'] =
-    options.invoke ?? (() => Promise.reject(new Fault('FUNCTION_UNKNOWN', 'none here')))
-  const service = new NodeService({
-    node: identity.node,
-    keeper,
-    trust,
-    invoker: { invoke },
-    logs,
-    inventory: async () => inventory,
-    onCommand: (command) => void commands.push(command),
-    onRemoved: () => undefined,
-    log,
-  })
-  const link = new NatsLink({
-    identity,
-    onConnection: (connection) => service.connected(connection),
-    onUp: () => service.up(),
-    log,
-  })
-  service.attach(link)
-  link.start()
-  stack.use(link)
-  stack.use(service)
-  const owned = stack.move()
-  return {
-    keeper,
-    trust,
-    logs,
-    link,
-    service,
-    commands,
-    folder,
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  }
-}
 
 describe('a node and its controller', () => {
   it('says hello on connecting and after the broker was killed, and takes the command it is given', async () => {
@@ -116,6 +34,32 @@ describe('a node and its controller', () => {
     await eventually(() => node.link.connected)
     assert.equal(node.keeper.refusal, undefined)
     assert.equal(node.commands.length, 1)
+  })
+
+  it('keeps and acknowledges a command that comes just before the end, starts nothing of it, and takes no other', async () => {
+    const written = Promise.withResolvers<void>()
+    const writing = Promise.withResolvers<void>()
+    const gate = { closed: false }
+    await using controller = await TinyController.start()
+    await using node = await nodeScope(controller, {
+      onRename: async () => {
+        if (!gate.closed) return
+        writing.resolve()
+        await written.promise
+      },
+    })
+    await eventually(() => controller.hellos.length > 0)
+    gate.closed = true
+    const sent = controller.send(NODE, await controller.signed(NODE, 1))
+    await writing.promise
+    const closed = node.service.close()
+    const late = controller.send(NODE, await controller.signed(NODE, 2))
+    written.resolve()
+    await closed
+    assert.deepEqual(await sent, { accepted: true, generation: 1 })
+    await assert.rejects(late)
+    assert.equal(node.keeper.generation, 1)
+    assert.equal(node.commands.length, 0)
   })
 
   it('asks on until a controller answers its hello', async () => {

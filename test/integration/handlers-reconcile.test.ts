@@ -191,12 +191,9 @@ function failureTests(kind: EngineKind): void {
     node.reconciler.setDesired([await assignmentOf(node.source, 'mortal', files)])
     await reported(node, 'mortal', 'ready')
     const restarts = (): number => node.reconciler.report()[0]?.handlers.restarts ?? 0
-    // In a container the handler is process 1, which its own signals do not end.
-    if (kind === 'process') {
-      await assert.rejects(call(node.router, 'mortal', 'die'), { code: 'FUNCTION_EXITED' })
-      assert.equal(await call(node.router, 'mortal'), 'alive')
-      await eventually(() => restarts() === 1)
-    }
+    await assert.rejects(call(node.router, 'mortal', 'die'), { code: 'FUNCTION_EXITED' })
+    assert.equal(await call(node.router, 'mortal'), 'alive')
+    await eventually(() => restarts() === 1)
     const before = restarts()
     const listed = await node.engine.list(AbortSignal.timeout(10_000))
     const { id } = listed.find(({ state }) => state === 'running') ?? { id: '' }
@@ -217,6 +214,20 @@ function failureTests(kind: EngineKind): void {
     node.source.failure = undefined
     await reported(node, 'hello', 'ready')
     assert.equal(await call(node.router, 'hello'), 'hello')
+  })
+
+  it('reports what a function says of itself as text that every protocol can carry', async () => {
+    await using bed = await nodeBed(kind)
+    await using node = await startNode(bed)
+    node.reconciler.setDesired([
+      await assignmentOf(node.source, 'odd', {
+        'index.mjs': `throw new Error('a half \\ud800 ' + '🐟'.repeat(20_000))`,
+      }),
+    ])
+    const report = await reported(node, 'odd', 'failed')
+    assert.match(report.reason?.message ?? '', /a half \ufffd 🐟+\.\.\.$/u)
+    const answer = call(node.router, 'odd')
+    await assert.rejects(answer, (error: Error) => error.message.isWellFormed())
   })
 
   it('says what the program wrote when it ends before it is ready', async () => {

@@ -35,6 +35,26 @@ const ATTACKS: readonly Attack[] = [
     reason: /header name without a value/,
   },
   {
+    name: 'a name in a spelling that nobody compares with',
+    bytes: (id) => responseBytes(id, '', { headers: ['Content-Length', '3'] }),
+    reason: /header field "Content-Length"/,
+  },
+  {
+    name: 'a name that is no token',
+    bytes: (id) => responseBytes(id, '', { headers: ['content-type', 'a', 'x: y\r', 'b'] }),
+    reason: /header field "x: y\\r"/,
+  },
+  {
+    name: 'no name',
+    bytes: (id) => responseBytes(id, '', { headers: ['', 'b'] }),
+    reason: /header field ""/,
+  },
+  {
+    name: 'a value with a line end',
+    bytes: (id) => responseBytes(id, '', { headers: ['x', 'a\rcontent-length: 3'] }),
+    reason: /header field "x"/,
+  },
+  {
     name: 'a status that does not exist',
     bytes: (id) => responseBytes(id, '', { status: 600 }),
     reason: /status 600/,
@@ -164,6 +184,29 @@ describe('a runner that breaks the protocol', () => {
     await eventually(() => scope.ends.length === 1)
     assert.match(scope.ends[0]?.reason ?? '', /does not read/)
   })
+
+  for (const { name, text } of [
+    { name: 'long', text: 'x'.repeat(1_000) },
+    { name: 'empty', text: '' },
+  ]) {
+    it(`one that logs ${name} lines without end loses most of them, and is told how many`, async () => {
+      await using scope = await LinkScope.open()
+      await using peer = await scope.ready()
+      const flood = Buffer.concat(
+        Array.from({ length: 20_000 }, () => frameBytes(TYPE.log, 0, `\u0001${text}`)),
+      )
+      peer.send(flood)
+      const dropped = await eventually(() =>
+        scope.lines.find((line) => line.text.endsWith('log lines dropped]')),
+      )
+      assert.equal(dropped.level, 'warn')
+      const kept = scope.lines.filter((line) => line.text === text).length
+      assert.equal(kept + Number.parseInt(dropped.text.slice(1), 10), 20_000)
+      assert.ok(kept > 500 && kept < 8_000, String(kept))
+      peer.send(frameBytes(TYPE.log, 0, '\u0001again'))
+      await eventually(() => scope.lines.at(-1)?.text === 'again')
+    })
+  }
 
   it('texts above 16 KiB are cut', async () => {
     await using scope = await LinkScope.open()

@@ -70,6 +70,21 @@ describe('opening', () => {
     await peer.next(TYPE.shutdown)
   })
 
+  it('whatever a runner says of its failure, it can be encoded', async () => {
+    await using scope = await LinkScope.open()
+    await using peer = await FramePeer.greeted(scope.socketPath, scope.handler)
+    const link = await scope.link()
+    const starting = link.init(runnerInit())
+    const error = `half \\ud800\\n${'a🐟'.repeat(10_000)}`
+    peer.send(frameBytes(TYPE.ready, 0, `{"ok":false,"error":"${error}"}`))
+    await assert.rejects(starting, (fault) => {
+      assert(Fault.is(fault, 'FUNCTION_LOAD'))
+      assert.equal(fault.message, 'half \ufffd')
+      assert.ok(String(fault.details['text']).isWellFormed())
+      return true
+    })
+  })
+
   it('a runner that ends before READY is HANDLER_START; a caller may stop waiting', async () => {
     await using scope = await LinkScope.open()
     const peer = await FramePeer.greeted(scope.socketPath, scope.handler)

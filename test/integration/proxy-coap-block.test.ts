@@ -222,6 +222,31 @@ test('a flood of requests from many peers leaves the de-duplication within its b
   assert.equal(scope.invoker.seen.length, 2000)
 })
 
+test('a flood does not make the function run again for somebody else’s duplicate', async () => {
+  await using scope = await coapProxyScope({ dedupEntriesMax: 100, ackDelayMs: 50 })
+  const other = await scope.client('::1')
+  const options = uriPath('echo')
+  const done = { confirmable: true, code: 'POST', messageId: 1, options } as const
+  const slow = [...uriPath('slow'), { name: 'Uri-Query' as const, value: Buffer.from('ms=3000') }]
+  const working = { confirmable: true, code: 'POST', messageId: 2, options: slow } as const
+  await other.ask(done)
+  other.send(working)
+  assert.equal((await other.receive()).code, '0.00')
+  assert.equal(scope.invoker.seen.length, 2)
+
+  for (let peer = 0; peer < 10; peer++) {
+    const client = await scope.client()
+    for (let call = 0; call < 30; call++) client.send({ confirmable: true, code: 'POST', options })
+    for (let call = 0; call < 30; call++) await client.receive()
+  }
+  assert.equal(scope.invoker.seen.length, 302)
+  assert.equal((await other.ask(done)).code, '2.05')
+  assert.equal((await other.ask(working)).code, '0.00')
+  assert.equal(scope.invoker.seen.length, 302)
+  const { duplicates, dedupEvicted } = scope.proxy.stats
+  assert.deepEqual([duplicates, dedupEvicted], [2, 250])
+})
+
 test('more requests at once than allowed are answered 4.29 with a time', async () => {
   await using scope = await coapProxyScope({ inFlightMax: 3 })
   const client = await scope.client()

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { CommandKeeper } from '#agent/command/index.ts'
+import { CommandKeeper, TrustKeeper } from '#agent/command/index.ts'
 import type { FaultCode } from '#shared/fault.ts'
 import { assignmentOf, commandFor, testKey, TestSigner } from '#test/signer.ts'
 import { SimulatedDisk } from '#test/simulated-disk.ts'
@@ -16,7 +16,8 @@ interface OpenOptions {
 }
 
 function open(disk: SimulatedDisk, options: OpenOptions = {}): Promise<CommandKeeper> {
-  const { nowMs = 1_000_000, trust = { document: signer.trust, expired: false } } = options
+  const { nowMs = 1_000_000, trust: given = { document: signer.trust, expired: false } } = options
+  const trust = { ...given, documentAt: () => given.document }
   const clock = { nowMs: () => nowMs }
   return CommandKeeper.open({ folder: '/d', node: NODE, trust, fs: disk, clock, log: quiet })
 }
@@ -47,6 +48,35 @@ describe('a keeper', () => {
     const trust = { document: signer.trust, expired: true }
     const later = await open(disk, { nowMs: 1_000_000, trust })
     assert.equal(later.generation, 1)
+  })
+
+  it('serves a kept command whose key has been replaced since, and takes no new one by that key', async () => {
+    const disk = new SimulatedDisk()
+    const clock = { nowMs: () => 1_000_000 }
+    const common = { folder: '/d', fs: disk, clock, log: quiet }
+    const enrolled = await signer.signTrust()
+    const openBoth = async () => {
+      const trust = await TrustKeeper.open({ ...common, rootKeyId: signer.root.kid, enrolled })
+      return { trust, keeper: await CommandKeeper.open({ ...common, node: NODE, trust }) }
+    }
+    const { trust, keeper } = await openBoth()
+    assert.deepEqual(await keeper.receive(await sign(1)), { accepted: true, generation: 1 })
+    const rotated = {
+      ...signer.trust,
+      version: 2,
+      keys: { ...signer.trust.keys, [stranger.kid]: stranger.publicKey },
+      roles: { ...signer.trust.roles, command: { keyIds: [stranger.kid], threshold: 1 } },
+    }
+    await trust.adopt([await signer.signTrust(rotated)])
+    const refused = await keeper.receive(await sign(2))
+    assert.equal(refused.accepted ? '' : refused.code, 'COMMAND_KEY_UNKNOWN')
+
+    const again = await openBoth()
+    assert.equal(again.trust.document.version, 2)
+    assert.equal(again.keeper.generation, 1)
+    const next = await signer.signCommand(commandFor(NODE, 2), stranger)
+    assert.deepEqual(await again.keeper.receive(next), { accepted: true, generation: 2 })
+    assert.equal((await openBoth()).keeper.generation, 2)
   })
 
   const rows: {

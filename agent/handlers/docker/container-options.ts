@@ -74,7 +74,8 @@ export function containerOptions({
       Mounts: [{ Type: 'bind', Source: spec.folder, Target: FOLDER_INSIDE, ReadOnly: true }],
       LogConfig: { Type: 'json-file', Config: { 'max-size': '1m', 'max-file': '1' } },
       RestartPolicy: { Name: 'no' },
-      Init: false,
+      // Else what a function's children leave behind stays as zombies, which count against its pids. The binary runner reaps.
+      Init: spec.runtime !== 'binary',
       OomScoreAdj: OOM_SCORE_ADJ,
       Ulimits: [
         { Name: 'nofile', Soft: OPEN_FILES_MAX, Hard: OPEN_FILES_MAX },

@@ -107,15 +107,30 @@ export function headBytes(head: string): number {
 }
 
 /**
- * Header fields of a RESPONSE.
+ * Header fields of a RESPONSE. Runners check what functions say; but a function has the runner's socket, too, and everything
+ * behind the link relies on lower-case names and on values of one line.
  *
- * @throws ProtocolError when a name has no value
+ * @throws ProtocolError when a name has no value, is no lower-case token, or its value has a line end or NUL
  */
 export function responseHeaders(buffer: Buffer, start: number, end: number): HeaderList {
   if (start === end) return NO_HEADERS
   const headers = buffer.toString('utf8', start, end).split('\n')
-  if (headers.length % 2 === 0) return headers
-  throw new ProtocolError('RESPONSE has a header name without a value, or a value with a line feed')
+  if (headers.length % 2 !== 0) {
+    throw new ProtocolError(
+      'RESPONSE has a header name without a value, or a value with a line feed',
+    )
+  }
+  for (let at = 0; at < headers.length; at += 2) {
+    const name = headers[at] ?? ''
+    if (FIELD_NAME.test(name) && !LINE_END.test(headers[at + 1] ?? '')) continue
+    throw new ProtocolError(`RESPONSE has a header field ${JSON.stringify(name)} that cannot be`)
+  }
+  return headers
 }
+
+/** RFC 9110 section 5.6.2, lower-case. */
+const FIELD_NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/
+// oxlint-disable-next-line no-control-regex -- these are the characters that end a line somewhere
+const LINE_END = /[\r\0]/
 
 const NO_HEADERS: HeaderList = []

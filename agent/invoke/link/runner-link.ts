@@ -1,4 +1,5 @@
 import { Fault } from '#shared/fault.ts'
+import { cutText } from '#shared/text.ts'
 import {
   FRAME,
   FRAME_LIMITS,
@@ -12,6 +13,7 @@ import {
 import type { CancelReason } from '../frames/index.ts'
 import { CallTable } from './call-table.ts'
 import type { ConnectionOwner } from './connection.ts'
+import { LogLimit } from './log-limit.ts'
 import { PingPong } from './ping-pong.ts'
 import type {
   LinkCall,
@@ -44,6 +46,7 @@ export class RunnerLink implements ConnectionOwner {
   readonly #connection: LinkConnection
   readonly #calls: CallTable
   readonly #pings: PingPong
+  readonly #logLimit: LogLimit
   readonly #ready = Promise.withResolvers<void>()
   #state: LinkState
   #leaving = false
@@ -58,6 +61,7 @@ export class RunnerLink implements ConnectionOwner {
     this.hello = hello
     this.#calls = new CallTable(connection.writer, windowBytes)
     this.#pings = new PingPong(connection.writer, nowMs)
+    this.#logLimit = new LogLimit({ nowMs, onDropped: (lines) => this.#onDropped(lines) })
     this.#state = hello.state === 'empty' ? 'greeted' : 'loading'
     // Whoever does not wait for READY sees the state instead.
     this.#ready.promise.catch(() => {})
@@ -183,6 +187,7 @@ export class RunnerLink implements ConnectionOwner {
 
   ended(end: LinkEnd): void {
     this.#state = 'closed'
+    this.#logLimit.close()
     this.onDetach?.()
     const details = { handler: this.handlerId }
     const code = end.kind === 'protocol' ? 'FUNCTION_BAD_ANSWER' : 'FUNCTION_EXITED'
@@ -201,11 +206,7 @@ export class RunnerLink implements ConnectionOwner {
         this.#allow(type)
         return this.#calls.window(id, buffer, start)
       case FRAME.log:
-        return this.onLog?.({
-          level: LOG_LEVELS[byteAt(buffer, start)] ?? 'info',
-          request: this.#calls.requestOf(id),
-          text: readText(buffer, start + 1, end),
-        })
+        return this.#onLogFrame(id, buffer, start, end)
       case FRAME.ping:
         return this.#connection.pong(id, buffer.subarray(start, end))
       case FRAME.pong:
@@ -223,6 +224,19 @@ export class RunnerLink implements ConnectionOwner {
     }
   }
 
+  #onLogFrame(id: number, buffer: Buffer, start: number, end: number): void {
+    if (!this.#logLimit.admits(end - start)) return
+    this.onLog?.({
+      level: LOG_LEVELS[byteAt(buffer, start)] ?? 'info',
+      request: this.#calls.requestOf(id),
+      text: readText(buffer, start + 1, end),
+    })
+  }
+
+  #onDropped(lines: number): void {
+    this.onLog?.({ level: 'warn', request: undefined, text: `[${lines} log lines dropped]` })
+  }
+
   #onReady(buffer: Buffer, start: number, end: number): void {
     if (this.#state !== 'loading') throw new ProtocolError(`READY in state ${this.#state}`)
     const message = readReady(buffer, start, end)
@@ -232,7 +246,7 @@ export class RunnerLink implements ConnectionOwner {
       return
     }
     this.#state = 'failed'
-    const text = (message.error ?? '').slice(0, FRAME_LIMITS.textBytesMax)
+    const text = cutText(message.error ?? '', FRAME_LIMITS.textBytesMax)
     const first = text.split('\n', 1)[0] ?? ''
     this.#ready.reject(
       new Fault('FUNCTION_LOAD', first === '' ? 'The function cannot be loaded' : first, {

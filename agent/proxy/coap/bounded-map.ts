@@ -26,6 +26,7 @@ export class BoundedMap<V> {
   readonly #entries = new Map<string, Entry<V>>()
   readonly #peers = new Map<string, Set<string>>()
   #bytes = 0
+  #evicted = 0
 
   constructor(options: BoundedMapOptions) {
     this.#options = options
@@ -37,6 +38,11 @@ export class BoundedMap<V> {
 
   get bytes(): number {
     return this.#bytes
+  }
+
+  /** Entries that were dropped before their time, because others needed their room. */
+  get evicted(): number {
+    return this.#evicted
   }
 
   get(key: string): V | undefined {
@@ -106,15 +112,23 @@ export class BoundedMap<V> {
       return
     }
     keys.add(key)
-    if (keys.size > max)
-      for (const oldest of [...keys].slice(0, keys.size - max)) this.delete(oldest)
+    for (const oldest of keys) {
+      if (keys.size <= max) return
+      this.#evict(oldest)
+    }
+  }
+
+  #evict(key: string): void {
+    const expiresMs = this.#entries.get(key)?.expiresMs ?? 0
+    if (expiresMs > this.#options.nowMs()) this.#evicted++
+    this.delete(key)
   }
 
   #makeRoom(): void {
     const { entriesMax, bytesMax } = this.#options
     if (this.#entries.size <= entriesMax && this.#bytes <= bytesMax) return
     for (const key of this.#entries.keys()) {
-      this.delete(key)
+      this.#evict(key)
       if (this.#entries.size <= entriesMax && this.#bytes <= bytesMax) return
     }
   }

@@ -41,6 +41,8 @@ export interface EndpointStats {
   readonly dedupEntries: number
   readonly dedupBytes: number
   readonly duplicates: number
+  /** Requests that were forgotten before a duplicate became impossible: one that still comes runs its function again. */
+  readonly dedupEvicted: number
   /** Datagrams that are not CoAP, or not worth an answer. */
   readonly ignored: number
   /** Datagrams that were not sent because the socket's queue was full, or it did not take them. */
@@ -50,14 +52,14 @@ export interface EndpointStats {
 /** EXCHANGE_LIFETIME with the RFC's defaults (RFC 7252 section 4.8.2): how long a message id must not be re-used. */
 const EXCHANGE_LIFETIME_MS = 247_000
 /** What an entry costs beside the response it keeps: key, map slot, peer. Measured, rounded up. */
-const DEDUP_ENTRY_BYTES = 320
+const DEDUP_ENTRY_BYTES = 384
 const SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 /** How often delayed ACKs are looked for, so that no call needs a timer of its own. */
 const ACK_CHECK_MS = 50
 
 const NOTHING = Buffer.alloc(0)
-/** In the de-duplication map: a request that has no response to repeat (yet). */
+/** In the de-duplication map: a request that has no response to repeat. */
 const SILENT = NOTHING
 
 /**
@@ -77,8 +79,10 @@ export class Endpoint {
   readonly #options: EndpointOptions
   readonly #socket: Socket
   readonly #outbox: Outbox
+  /** What duplicates of requests that are done are answered with. */
   readonly #seen: BoundedMap<Buffer>
-  readonly #working = new Set<Exchange>()
+  /** By peer and message id, in the order of arrival; never dropped for others. */
+  readonly #working = new Map<string, Exchange>()
   readonly #ackTimer: NodeJS.Timeout
   #onIdle: (() => void) | undefined
   #closed = false
@@ -101,6 +105,8 @@ export class Endpoint {
     })
     this.#seen = new BoundedMap({
       entriesMax: options.dedupEntriesMax,
+      // Of one address: whoever floods the node makes it forget his own requests first.
+      entriesPerPeerMax: Math.ceil(options.dedupEntriesMax / 2),
       bytesMax: options.dedupBytesMax,
       lifetimeMs: EXCHANGE_LIFETIME_MS,
       nowMs: options.nowMs,
@@ -139,6 +145,7 @@ export class Endpoint {
       dedupEntries: this.#seen.size,
       dedupBytes: this.#seen.bytes,
       duplicates: this.#duplicates,
+      dedupEvicted: this.#seen.evicted,
       ignored: this.#ignored,
       unsent: this.#unsent,
     }
@@ -158,9 +165,12 @@ export class Endpoint {
     const type = !confirmable ? TYPE.non : exchange.separate ? TYPE.con : TYPE.ack
     const datagram = encodeMessage({ type, code, messageId, token, options, payload })
     if (type !== TYPE.con) {
-      if (confirmable) this.#keep(exchange, datagram)
+      this.#keep(exchange, confirmable ? datagram : SILENT)
       this.#send(datagram, peer)
-    } else if (this.#outbox.fits(datagram.length)) {
+      return
+    }
+    this.#keep(exchange, encodeEmpty(TYPE.ack, messageId))
+    if (this.#outbox.fits(datagram.length)) {
       this.#outbox.add(key, datagram, peer)
     } else {
       datagram[0] = (datagram[0] ?? 0) | (TYPE.non << 4)
@@ -171,15 +181,16 @@ export class Endpoint {
   /** Ends the exchange without a response, because the caller asked for none. */
   respondNothing(exchange: Exchange): void {
     if (!this.#finish(exchange)) return
-    if (exchange.message.type !== TYPE.con || exchange.separate) return
+    const confirmable = exchange.message.type === TYPE.con
     const ack = encodeEmpty(TYPE.ack, exchange.message.messageId)
-    this.#keep(exchange, ack)
-    this.#send(ack, exchange.peer)
+    this.#keep(exchange, confirmable ? ack : SILENT)
+    if (confirmable && !exchange.separate) this.#send(ack, exchange.peer)
   }
 
   /** Ends the exchange with a Reset: the message could not be processed (RFC 7252 section 4.3). */
   reject(exchange: Exchange): void {
     if (!this.#finish(exchange)) return
+    this.#keep(exchange, SILENT)
     this.#send(encodeEmpty(TYPE.rst, exchange.message.messageId), exchange.peer)
   }
 
@@ -198,7 +209,7 @@ export class Endpoint {
   /** Cancels what is being worked on, with `last` as its answer; afterwards nothing is sent or received. */
   async close(last?: Answer): Promise<void> {
     if (last !== undefined) {
-      for (const exchange of this.#working) {
+      for (const exchange of this.#working.values()) {
         this.respond(exchange, last)
         exchange.abort.abort()
       }
@@ -236,13 +247,18 @@ export class Endpoint {
   #request(message: CoapMessage, from: RemoteInfo): void {
     const peer = peerKey(from)
     const key = `${peer} ${message.messageId}`
+    const working = this.#working.get(key)
+    if (working !== undefined) {
+      this.#duplicates++
+      if (working.separate) this.#send(encodeEmpty(TYPE.ack, message.messageId), from)
+      return
+    }
     const kept = this.#seen.get(key)
     if (kept !== undefined) {
       this.#duplicates++
       if (kept !== SILENT) this.#send(kept, from)
       return
     }
-    this.#seen.set(key, peer, SILENT, DEDUP_ENTRY_BYTES)
     const exchange: Exchange = {
       peer: from,
       peerKey: peer,
@@ -252,7 +268,7 @@ export class Endpoint {
       abort: new AbortController(),
       separate: false,
     }
-    this.#working.add(exchange)
+    this.#working.set(key, exchange)
     this.#options.onRequest(exchange)
   }
 
@@ -260,30 +276,27 @@ export class Endpoint {
     this.#outbox.settle(key)
     if (!reset) return
     // The caller does not know this exchange any more: after an empty ACK it may still be working.
-    for (const exchange of this.#working) {
-      if (exchange.key === key) exchange.abort.abort()
-    }
+    this.#working.get(key)?.abort.abort()
   }
 
   #acknowledgeLate(): void {
     const late = this.#options.nowMs() - this.#options.ackDelayMs
-    for (const exchange of this.#working) {
-      if (exchange.startedMs > late) return // The set is in the order of arrival.
+    for (const exchange of this.#working.values()) {
+      if (exchange.startedMs > late) return // The map is in the order of arrival.
       if (exchange.separate || exchange.message.type !== TYPE.con) continue
       exchange.separate = true
-      const ack = encodeEmpty(TYPE.ack, exchange.message.messageId)
-      this.#keep(exchange, ack)
-      this.#send(ack, exchange.peer)
+      this.#send(encodeEmpty(TYPE.ack, exchange.message.messageId), exchange.peer)
     }
   }
 
   /** What duplicates of this request are answered with from now on. */
   #keep(exchange: Exchange, datagram: Buffer): void {
-    this.#seen.set(exchange.key, exchange.peerKey, datagram, DEDUP_ENTRY_BYTES + datagram.length)
+    const bytes = DEDUP_ENTRY_BYTES + datagram.length
+    this.#seen.set(exchange.key, exchange.peer.address, datagram, bytes)
   }
 
   #finish(exchange: Exchange): boolean {
-    if (!this.#working.delete(exchange)) return false
+    if (!this.#working.delete(exchange.key)) return false
     if (this.#working.size === 0) this.#onIdle?.()
     return true
   }
