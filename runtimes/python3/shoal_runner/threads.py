@@ -108,10 +108,11 @@ class Threads:
         while pending and self._inline:
             call = pending.popleft()
             connection = call.connection
-            if self._monitor_parked:
-                self._monitor_wake.set()
             baton.append(True)
             self._count += 1
+            # Behind the count: a monitor that parks looks at that last, so one of the two sees the other.
+            if self._monitor_parked:
+                self._monitor_wake.set()
             try:
                 self._call(call, ident)
             except CallCancelled:
