@@ -12,6 +12,8 @@ const BUFFERED_BYTES_MAX = 1024 * 1024
 const PING_MS = 30_000
 /** Clients have nothing to say. */
 const INCOMING_BYTES_MAX = 1024
+/** A client that is refused has this long to take the answer. */
+const REFUSE_MS = 2_000
 const TRY_AGAIN_LATER = 1013
 const GOING_AWAY = 1001
 
@@ -26,6 +28,8 @@ export class EventStream {
   readonly #options: EventStreamOptions
   readonly #sockets = new WebSocketServer({ noServer: true, maxPayload: INCOMING_BYTES_MAX })
   readonly #alive = new WeakSet<WebSocket>()
+  /** Neither the HTTP server nor the WebSocket server knows them any more. */
+  readonly #refused = new Set<Duplex>()
   readonly #isRight: (given: string | undefined) => boolean
   readonly #timer: NodeJS.Timeout
   #unsubscribe: (() => void) | undefined
@@ -47,6 +51,7 @@ export class EventStream {
       socket.close(GOING_AWAY, 'the controller stops')
       socket.terminate()
     }
+    for (const socket of this.#refused) socket.destroy()
   }
 
   readonly #onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
@@ -54,16 +59,28 @@ export class EventStream {
     const onError = () => socket.destroy()
     socket.on('error', onError)
     const url = URL.parse(request.url ?? '', 'http://controller')
-    if (url?.pathname !== PATH) return refuse(socket, '404 Not Found')
+    if (url?.pathname !== PATH) return this.#refuse(socket, '404 Not Found')
     const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1]
     if (!this.#isRight(bearer ?? url.searchParams.get('token') ?? undefined)) {
-      return refuse(socket, '401 Unauthorized')
+      return this.#refuse(socket, '401 Unauthorized')
     }
-    if (this.#sockets.clients.size >= CLIENTS_MAX) return refuse(socket, '503 Service Unavailable')
+    if (this.#sockets.clients.size >= CLIENTS_MAX)
+      return this.#refuse(socket, '503 Service Unavailable')
     this.#sockets.handleUpgrade(request, socket, head, (client) => {
       socket.off('error', onError)
       this.#welcome(client)
     })
+  }
+
+  #refuse(socket: Duplex, status: string): void {
+    this.#refused.add(socket)
+    const letGo = () => socket.destroy()
+    const timer = setTimeout(letGo, REFUSE_MS)
+    socket.once('close', () => {
+      clearTimeout(timer)
+      this.#refused.delete(socket)
+    })
+    socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, letGo)
   }
 
   #welcome(client: WebSocket): void {
@@ -98,8 +115,4 @@ function send(client: WebSocket, text: string): void {
     return
   }
   client.send(text)
-}
-
-function refuse(socket: Duplex, status: string): void {
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
 }

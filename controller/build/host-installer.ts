@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { finished } from 'node:stream/promises'
 import { Fault } from '#shared/fault.ts'
@@ -8,7 +8,8 @@ import type { Arch, Runtime } from '#shared/schemas/names.ts'
 import { buildEnv } from './build-env.ts'
 import { packTar } from './bundle.ts'
 import type { ProxySettings } from './download.ts'
-import type { InstallStep } from './install.ts'
+import { checkPackageJson, checkPackageLock, plainRequirements } from './host-rules.ts'
+import { NPM_PACKAGES, PYTHON_PACKAGES, type InstallPlan, type InstallStep } from './install.ts'
 import type { InstallJob, Installer } from './installer.ts'
 import { TreeWriter } from './tree-writer.ts'
 import { unpackTar } from './unpack.ts'
@@ -28,9 +29,35 @@ const HINTS: Readonly<Record<string, string>> = {
     'python3 is not installed on this host (Debian: apt-get install python3 python3-pip), and there is no Docker to build in',
 }
 
+type Tool = InstallPlan['tool']
+
+const PACKAGES: Readonly<Record<Tool, string>> = { npm: NPM_PACKAGES, pip: PYTHON_PACKAGES }
+/** All that a tool gets to see of the upload: each file, and how it is checked. Gives what the tool is to read. */
+const MANIFESTS: Readonly<Record<Tool, Readonly<Record<string, Check>>>> = {
+  npm: {
+    'package.json': asItIs(checkPackageJson),
+    'package-lock.json': asItIs(checkPackageLock),
+    'npm-shrinkwrap.json': asItIs(checkPackageLock),
+  },
+  pip: { 'requirements.txt': plainRequirements },
+}
+
+/** The largest lock files of the wild have a few MiB. */
+const MANIFEST_BYTES_MAX = 16 * 1024 * 1024
+
+type Check = (name: string, text: string) => string
+
+function asItIs(check: (name: string, text: string) => void): Check {
+  return (name, text) => {
+    check(name, text)
+    return text
+  }
+}
+
 /**
- * Installs as processes of this host, for a machine without Docker. Packages' own scripts do not run (nothing would hold
- * them), and only ready-made wheels are taken.
+ * Installs as processes of this host, for a machine without Docker. Nothing would hold what they run, so no code of the upload
+ * or of a package does: scripts of packages are off, only ready-made wheels are taken, and the tools work in a folder of their
+ * own with the checked manifests and no other file (no `.npmrc`, no package beside it, no module that hides one of Python's).
  */
 export class HostInstaller implements Installer {
   readonly arch: Arch
@@ -51,19 +78,35 @@ export class HostInstaller implements Installer {
   }
 
   async install(job: InstallJob, signal: AbortSignal): Promise<void> {
-    await mkdir(job.into)
+    const { tool, steps } = job.plan
+    const home = `${job.into}-home`
+    const work = `${job.into}-work`
+    for (const folder of [home, work, job.into]) await mkdir(folder)
+    for (const [name, check] of Object.entries(MANIFESTS[tool])) {
+      if (!job.tree.some((entry) => entry.path === name)) continue
+      const file = path.join(job.folder, name)
+      if ((await stat(file)).size > MANIFEST_BYTES_MAX) {
+        throw new Fault('BUNDLE_INVALID', `${name} is larger than ${MANIFEST_BYTES_MAX} bytes`)
+      }
+      await writeFile(path.join(work, name), check(name, await readFile(file, 'utf8')))
+    }
+    for (const step of steps) await this.#run(step, job, { home, work }, signal)
     const copy = packTar(job.folder, job.tree, {}, signal)
     await unpackTar(copy, [], new TreeWriter(job.into), {}, signal)
-    const home = `${job.into}-home`
-    await mkdir(home)
-    for (const step of job.plan.steps) await this.#run(step, job, home, signal)
+    const packages = path.join(work, PACKAGES[tool])
+    if (await exists(packages)) await rename(packages, path.join(job.into, PACKAGES[tool]))
   }
 
-  async #run(step: InstallStep, job: InstallJob, home: string, signal: AbortSignal): Promise<void> {
+  async #run(
+    step: InstallStep,
+    job: InstallJob,
+    { home, work }: { readonly home: string; readonly work: string },
+    signal: AbortSignal,
+  ): Promise<void> {
     const [tool = '', ...args] = step.argv
     signal.throwIfAborted()
     const child = spawn(tool, args, {
-      cwd: job.into,
+      cwd: work,
       env: { PATH: this.#options.searchPath, ...buildEnv({ ...this.#options, home }) },
       stdio: ['ignore', 'pipe', 'pipe'],
       // A group of its own, so that stopping it also stops what it started.
@@ -95,6 +138,13 @@ export class HostInstaller implements Installer {
       signal.removeEventListener('abort', stop)
     }
   }
+}
+
+async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  )
 }
 
 function failure(job: InstallJob, exitCode: number): Fault {

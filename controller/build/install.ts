@@ -30,6 +30,7 @@ export interface InstallInput {
 
 /** Folder for Python packages, on the runner's search path. */
 export const PYTHON_PACKAGES = '.deps'
+export const NPM_PACKAGES = 'node_modules'
 const LOCKS = ['package-lock.json', 'npm-shrinkwrap.json']
 
 /** What has to be installed, if anything. Pure. */
@@ -46,6 +47,8 @@ function planNpm({ files, arch, hostArch, scripts }: InstallInput): InstallPlan 
   const argv = ['npm', lock === undefined ? 'install' : 'ci', '--omit=dev']
   argv.push('--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=notice')
   if (!scripts || foreign) argv.push('--ignore-scripts')
+  // A package of the registry may depend on a repository, and git takes its settings from many places.
+  if (!scripts) argv.push('--git=/bin/false')
   if (foreign) argv.push('--os=linux', '--libc=glibc', `--cpu=${arch === 'amd64' ? 'x64' : arch}`)
   const other = files.has('yarn.lock') || files.has('pnpm-lock.yaml')
   const how =
@@ -63,7 +66,8 @@ const WHEEL_PLATFORMS = {
 
 function planPip({ arch, hostArch, scripts }: InstallInput): InstallPlan {
   const foreign = arch !== hostArch
-  const argv = ['python3', '-m', 'pip', 'install', '--target', PYTHON_PACKAGES]
+  // Isolated: else pip would take the function's own modules for those of Python.
+  const argv = ['python3', '-I', '-m', 'pip', 'install', '--target', PYTHON_PACKAGES]
   argv.push('-r', 'requirements.txt', '--no-compile', '--no-cache-dir', '--progress-bar', 'off')
   argv.push('--disable-pip-version-check', '--no-input')
   if (!scripts || foreign) argv.push('--only-binary', ':all:')
@@ -72,11 +76,12 @@ function planPip({ arch, hostArch, scripts }: InstallInput): InstallPlan {
   }
   const note = foreign ? `; for ${arch} on ${hostArch}: ready-made wheels only` : ''
   // The bundle is mounted read-only and its files carry no time: byte code has to be in it, and by content, not by time.
-  const compile = ['python3', '-m', 'compileall', '-q', '--invalidation-mode', 'unchecked-hash']
+  const compile = ['python3', '-I', '-m', 'compileall', '-q']
+  compile.push('--invalidation-mode', 'unchecked-hash', PYTHON_PACKAGES)
   return {
     tool: 'pip',
     why: `installing dependencies: pip install -r requirements.txt${note}`,
-    steps: [{ argv }, { argv: [...compile, PYTHON_PACKAGES], optional: true }],
+    steps: [{ argv }, { argv: compile, optional: true }],
   }
 }
 

@@ -17,6 +17,7 @@ import { checkSize } from './tree.ts'
 export class TreeWriter {
   readonly #root: string
   readonly #kinds = new Map<string, 'folder' | 'file' | 'link'>()
+  readonly #fileBytes = new Map<string, number>()
   #bytes = 0
 
   constructor(root: string) {
@@ -42,7 +43,9 @@ export class TreeWriter {
     this.#kinds.set(relative, 'file')
     const mode = executable ? 0o755 : 0o644
     const out = createWriteStream(this.#full(relative), { flags: 'wx', mode })
+    const bytesBefore = this.#bytes
     await pipeline(content, this.#meter(), out, { signal })
+    this.#fileBytes.set(relative, this.#bytes - bytesBefore)
     // The mode above went through the process's umask.
     await chmod(this.#full(relative), mode)
   }
@@ -67,6 +70,10 @@ export class TreeWriter {
     }
     if (clean(name) === source) return
     const relative = await this.#place(name)
+    const bytes = this.#fileBytes.get(source) ?? 0
+    this.#bytes += bytes
+    checkSize(this.#kinds.size + 1, this.#bytes)
+    this.#fileBytes.set(relative, bytes)
     await copyFile(this.#full(source), this.#full(relative))
     this.#kinds.set(relative, 'file')
   }

@@ -3,12 +3,15 @@
 import json
 import os
 import random
+import threading
+import types
 import unittest
 
 from shoal_runner import protocol as p
 from shoal_runner.api import Headers, Request, Response, title_headers
 from shoal_runner.contract import BadAnswer, Contract, count_arguments, parts_of
 from shoal_runner.logs import Logs
+from shoal_runner.threads import Threads
 
 VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vectors")
 
@@ -224,6 +227,40 @@ class LogsTest(unittest.TestCase):
         self.assertEqual(len(sent), p.LOG_LINES_MAX + 1)
         self.assertIn(b"[7 log lines dropped]", sent[0])
         self.assertTrue(sent[1].endswith(b"7"))
+
+
+class ParkingThreads(Threads):
+    """Its monitor parks just when the leader looks whether it has."""
+
+    monitor = None
+    _really_parked = False
+
+    @property
+    def _monitor_parked(self):
+        seen = self._really_parked
+        if self.monitor is None and threading.current_thread() is threading.main_thread():
+            # It has looked at the count before the call began.
+            self.monitor = threading.Thread(target=self._park, args=(0,), daemon=True)
+            self.monitor.start()
+            self.monitor.join(0.2)
+        return seen
+
+    @_monitor_parked.setter
+    def _monitor_parked(self, value):
+        self._really_parked = value
+
+    def _call(self, call, ident):
+        pass
+
+
+class ThreadsTest(unittest.TestCase):
+    def test_no_call_begins_unseen_by_a_monitor_that_parks(self):
+        threads = ParkingThreads(None, 1, None, None)
+        writer = types.SimpleNamespace(flush=lambda: None)
+        threads.submit(types.SimpleNamespace(connection=types.SimpleNamespace(writer=writer)))
+        self.assertTrue(threads._run_inline())
+        threads.monitor.join(1)
+        self.assertFalse(threads.monitor.is_alive(), "it sleeps while the call runs")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type RequestListener } from 'node:http'
 import { it } from 'node:test'
 import { Readable } from 'node:stream'
@@ -218,6 +218,20 @@ it('more than an upload may hold is refused while it is read', async () => {
   const fault = await refusal({ kind: 'stream', type: 'tar', body: endless })
   assert.match(fault.message, /larger than 64 MiB/)
   assert.ok(sent < LIMITS.sourceBytesMax / 1024 / 1024 + 8, `${sent} MiB`)
+})
+
+it('hard links count as the files that they become, before those are written', async () => {
+  const tar = pack()
+  tar.entry({ name: 'zeros' }, Buffer.alloc(300 * 1024 * 1024))
+  tar.entry({ name: 'again', type: 'link', linkname: 'zeros' })
+  tar.finalize()
+  const gz = gzipSync(await buffer(Readable.from(tar)), { level: 1 })
+  await using work = await tempFolder()
+  await assert.rejects(acquireSource(stream(gz), work.path, FETCH, never), {
+    code: 'BUNDLE_INVALID',
+    message: /more than 512 MiB unpacked/,
+  })
+  assert.deepEqual(await readdir(work.join('source')), ['zeros'])
 })
 
 it('a bomb of zeros is refused while it is unpacked', async () => {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { eventually } from '#test/eventually.ts'
 import { checkAnswers, type Files } from '#test/runner-rows.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
 
@@ -106,5 +108,58 @@ describe('python3: contracts', { timeout: 60_000 }, () => {
     })
     const session = await scope.ready()
     for (let round = 0; round < 3; round += 1) assert.equal((await session.call()).text, 'parent')
+  })
+})
+
+/** Of the address space there is little, and each thread takes much of it. */
+const FEW_THREADS = { before: ['prlimit', '--as=600000000', '--'] }
+const big = (mib: number): string => `import threading, time\nthreading.stack_size(${mib} << 20)\n`
+
+describe('python3: when no more threads can be started', { timeout: 60_000 }, () => {
+  it('calls wait for the threads that there are, and the runner goes on', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'python3',
+      fn: py(`${big(100)}def fn(input):\n  time.sleep(0.2)\n  return "slept"`),
+      ...FEW_THREADS,
+    })
+    const session = await scope.ready()
+    for (let round = 0; round < 2; round += 1) {
+      const calls = Array.from({ length: 12 }, () => session.begin())
+      await eventually(() => calls.every(({ done }) => done))
+      for (const call of calls) assert.equal((await call.answer()).text, 'slept')
+    }
+  })
+
+  it('without any thread calls fail, and the runner can tell why', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'python3',
+      fn: py(`${big(900)}def fn(input):\n  return "quick"`),
+      ...FEW_THREADS,
+    })
+    const session = await scope.ready()
+    for (let round = 0; round < 3; round += 1) {
+      const { error } = await session.call()
+      assert.equal(error?.kind, 4)
+      assert.match(error.text, /no thread could be started/)
+    }
+  })
+
+  it('answers that the agent does not take at once still leave', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'python3',
+      fn: py(
+        `${big(100)}def fn(input):\n  time.sleep(0.1)\n  return "x" * 200_000 if input else "slept"`,
+      ),
+      ...FEW_THREADS,
+    })
+    const session = await scope.ready()
+    await Promise.all(Array.from({ length: 12 }, async () => session.call()))
+    session.socket.pause()
+    const calls = Array.from({ length: 12 }, () => session.begin({ body: 'large' }))
+    await sleep(1_000)
+    session.socket.resume()
+    await session.ping()
+    await eventually(() => calls.every(({ done }) => done))
+    for (const call of calls) assert.equal((await call.answer()).body.length, 200_000)
   })
 })

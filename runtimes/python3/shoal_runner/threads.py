@@ -4,18 +4,24 @@ The thread that reads the connection (the leader) calls the function itself: no 
 monitor looks every 5 ms whether the leader is still in the call it was in the last time. Then the monitor takes the lead, the old
 leader finishes its call as a worker, and calls go to worker threads, at most one per call in flight. When calls have been
 quick for a while, the leader calls the function itself again.
+
+Where no more threads can be started (the handler's limit of processes) calls wait for the workers that there are.
 """
 
 import ctypes
+import os
 import queue
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 
 from . import protocol as p
 from .call import CallCancelled, send_chunk
 from .contract import BadAnswer, chunk_bytes, error_text, parts_of
 from .logs import current_call
+from .start_thread import start_thread
 
 MONITOR_S = 0.005
 # A leader whose calls take longer than this on average gives them to workers.
@@ -26,6 +32,8 @@ STREAK_MIN = 512
 # ...twice as many each time that this was soon found to be wrong.
 STREAK_MAX = 65_536
 SOON_S = 1.0
+# EX_SOFTWARE of sysexits.h.
+EXIT_CRASHED = 70
 # Samples without work after which the monitor sleeps until there is some.
 MONITOR_IDLE_SAMPLES = 50
 
@@ -63,7 +71,7 @@ class Threads:
 
     def run(self):
         """Leads in this thread; works on when another one has taken the lead. Does not return."""
-        self._start_monitor()
+        self._inline = self._start_monitor()
         self._lead()
         with self._lock:
             self._workers += 1
@@ -71,6 +79,14 @@ class Threads:
 
     def _lead(self):
         """Reads, and runs or hands out calls, until the lead is taken away."""
+        try:
+            self._serve()
+        except BaseException:
+            # Nobody would read the connection any more: better no process than a deaf one.
+            traceback.print_exc(file=sys.__stderr__)
+            os._exit(EXIT_CRASHED)
+
+    def _serve(self):
         pending = self._pending
         poll = self._poll
         while True:
@@ -92,11 +108,16 @@ class Threads:
         while pending and self._inline:
             call = pending.popleft()
             connection = call.connection
-            if self._monitor_parked:
-                self._monitor_wake.set()
             baton.append(True)
             self._count += 1
-            self._call(call, ident)
+            # Behind the count: a monitor that parks looks at that last, so one of the two sees the other.
+            if self._monitor_parked:
+                self._monitor_wake.set()
+            try:
+                self._call(call, ident)
+            except CallCancelled:
+                # Meant for a function that had just returned.
+                pass
             try:
                 baton.pop()
             except IndexError:
@@ -112,17 +133,20 @@ class Threads:
     def _hand_out(self):
         pending = self._pending
         if self._streak > self._streak_needed:
+            self._streak = 0
             self._inline = True
             self._inline_since = time.monotonic()
-            self._start_monitor()
+            self._inline = self._start_monitor()
             return
         while pending:
             call = pending.popleft()
-            self._jobs.put(call)
             if self._workers < min(self._size, len(call.connection.calls)):
-                with self._lock:
-                    self._workers += 1
-                threading.Thread(target=self._work, name="shoal-call", daemon=True).start()
+                self._start_worker()
+            if self._workers:
+                self._jobs.put(call)
+            else:
+                call.fail(p.KIND_LIMIT, "no thread could be started for the call")
+                call.connection.writer.flush()
 
     def _slow(self):
         soon = time.monotonic() - self._inline_since < SOON_S
@@ -132,21 +156,35 @@ class Threads:
 
     # --- working ---
 
+    def _start_worker(self):
+        """Adds a worker when the system lets us."""
+        with self._lock:
+            self._workers += 1
+        if not start_thread("shoal-call", self._work):
+            with self._lock:
+                self._workers -= 1
+
     def _work(self):
         ident = threading.get_ident()
         while True:
             call = self._jobs.get()
             started = time.perf_counter()
-            self._call(call, ident)
+            try:
+                self._call(call, ident)
+            except CallCancelled:
+                # Meant for a function that had just returned.
+                pass
             self._streak = self._streak + 1 if time.perf_counter() - started < WORKER_CALL_S else 0
             call.connection.writer.flush()
 
     # --- monitoring ---
 
     def _start_monitor(self):
+        """True when there is one: nothing may be called by the leader unwatched."""
         if not self._monitor:
             self._monitor = True
-            threading.Thread(target=self._watch, name="shoal-monitor", daemon=True).start()
+            self._monitor = start_thread("shoal-monitor", self._watch)
+        return self._monitor
 
     def _watch(self):
         last = -1
@@ -170,8 +208,6 @@ class Threads:
             # The leader has been in one call since the last look: lead in its place.
             self._slow()
             self._monitor = False
-            if self._pending:
-                self._hand_out()
             self._lead()
             # Another monitor has taken over from this one.
             with self._lock:
@@ -193,6 +229,8 @@ class Threads:
         contract = self._contract
         try:
             call.thread = ident
+            if call.cancelled:
+                raise CallCancelled
             result = contract.function(*contract.arguments(call))
             if hasattr(result, "__await__"):
                 result = _await(result)

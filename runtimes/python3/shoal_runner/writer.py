@@ -5,21 +5,23 @@ import threading
 from collections import deque
 from socket import MSG_DONTWAIT
 
+from .start_thread import start_thread
+
 
 class Writer:
     """Gathers frames and writes them in few large writes.
 
-    No thread but the writer's own ever waits for the agent: what the kernel does not take at once is left to that thread,
-    which exists only from then on.
+    No thread but the writer's own waits for the agent: what the kernel does not take at once is left to that thread, which
+    exists only from then on (where it cannot be started, the one that writes waits).
     """
 
     def __init__(self, sock):
         self._sock = sock
         self._out = deque()
         self._lock = threading.Lock()
-        self._tail = b""
+        self._tail = memoryview(b"")
         self._wake = threading.Event()
-        self._thread = None
+        self._threaded = False
         self.congested = False
         self.closed = False
         self.on_clear = lambda: None
@@ -32,7 +34,7 @@ class Writer:
     def flush(self):
         """Writes what has been gathered, unless another thread is just doing that."""
         out = self._out
-        while out and not self.congested and not self.closed:
+        while out and not self.closed and not (self.congested and self._threaded):
             if not self._lock.acquire(False):
                 # The thread that holds it looks again after it has let go.
                 return
@@ -41,6 +43,9 @@ class Writer:
                     self._write(b"".join([out.popleft() for _ in range(len(out))]))
             finally:
                 self._lock.release()
+            if self.congested and not self._threaded:
+                # No thread could be started for it: then this one has to wait.
+                self._drain_once()
 
     def _write(self, data):
         try:
@@ -53,11 +58,9 @@ class Writer:
             # The reader learns of it as well, and deals with it.
             self.closed = True
             return
-        self._tail = data[sent:]
+        self._tail = memoryview(data)[sent:]
         self.congested = True
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._drain, name="shoal-writer", daemon=True)
-            self._thread.start()
+        self._threaded = self._threaded or start_thread("shoal-writer", self._drain)
         self._wake.set()
 
     def _drain(self):
@@ -68,27 +71,27 @@ class Writer:
                 return
             if self.congested:
                 self._drain_once()
+                self.flush()
 
     def _drain_once(self):
         out = self._out
         try:
             with self._lock:
-                data, self._tail = self._tail, b""
-                while data:
-                    self._send(data)
-                    data = b"".join([out.popleft() for _ in range(len(out))])
+                while self._tail or out:
+                    if not self._tail:
+                        self._tail = memoryview(b"".join([out.popleft() for _ in range(len(out))]))
+                    self._send_tail()
                 self.congested = False
         except OSError:
             self.closed = True
             return
         self.on_clear()
-        self.flush()
 
-    def _send(self, data):
-        view = memoryview(data)
-        while view:
+    def _send_tail(self):
+        """Sends what is left. What it has sent is noted at once: an exception for the function may come in between."""
+        while self._tail:
             try:
-                view = view[self._sock.send(view, MSG_DONTWAIT) :]
+                self._tail = self._tail[self._sock.send(self._tail, MSG_DONTWAIT) :]
             except BlockingIOError:
                 select.select((), (self._sock,), (), 1.0)
             if self.closed:
