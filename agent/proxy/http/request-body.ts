@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream'
+import { blocks } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 
 /** Where the bytes of a request's body go. */
@@ -96,9 +97,8 @@ export class StreamedBody extends Readable implements BodyTarget {
   readonly #source: BodySource
   readonly #bytesMax: number
   #bytes = 0
-  /** Memory that the socket is read into; what has been read there is the reader's. */
-  #block: Buffer = NO_BYTES
-  #used = 0
+  /** Memory that the socket is read into; filled, it is the reader's. */
+  #block: Buffer | undefined
   /** Bytes come fast enough for memory of their own: those of a trickle would each hold a block. */
   #fast = false
 
@@ -110,25 +110,24 @@ export class StreamedBody extends Readable implements BodyTarget {
 
   room(): Buffer | undefined {
     if (this.destroyed || !this.#fast) return undefined
-    if (this.#block.length - this.#used < ROOM_BYTES_MIN) {
-      this.#block = Buffer.allocUnsafeSlow(BLOCK_BYTES)
-      this.#used = 0
-    }
-    return this.#block.subarray(this.#used)
+    this.#block ??= blocks.take(BLOCK_BYTES)
+    return this.#block
   }
 
   filled(bytes: number): void {
-    const start = this.#used
-    this.#used += bytes
+    const block = this.#block
+    if (block === undefined) return
     this.#fast = bytes >= FAST_BYTES_MIN
-    this.#accept(this.#block.subarray(start, this.#used))
-    if (!this.#fast) this.#block = NO_BYTES
+    if (!this.#fast) return this.#accept(Buffer.from(block.subarray(0, bytes)))
+    this.#block = undefined
+    this.#accept(block.subarray(0, bytes))
   }
 
   bytes(buffer: Buffer, start: number, end: number): void {
-    if (this.destroyed) return
     this.#fast = end - start >= FAST_BYTES_MIN
-    this.#accept(Buffer.from(buffer.subarray(start, end)))
+    const chunk = blocks.take(end - start)
+    buffer.copy(chunk, 0, start, end)
+    this.#accept(chunk)
   }
 
   end(): void {
@@ -172,6 +171,5 @@ export class DrainedBody implements BodyTarget {
 const NO_BYTES = Buffer.alloc(0)
 const HIGH_WATER_BYTES = 128 * 1024
 const BLOCK_BYTES = 64 * 1024
-const ROOM_BYTES_MIN = 16 * 1024
 /** Of one read. */
 const FAST_BYTES_MIN = 32 * 1024
