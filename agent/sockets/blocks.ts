@@ -6,9 +6,6 @@ const TAKEN_BYTES_MIN = 32 * 1024
 /** Of blocks that nobody has at the moment. */
 const KEPT_BYTES_MAX = 8 * 1024 * 1024
 
-/** Blocks that nobody has wanted for this long are given up. */
-const KEPT_MS = 5_000
-
 /**
  * Memory for large bodies, used again: what each of them took anew cost a third of the agent's time in garbage collection, and
  * the kernel's in clearing pages.
@@ -16,13 +13,19 @@ const KEPT_MS = 5_000
  * Who has taken a block may hand it on, and whoever has it last may give it back, or leave it to the garbage collector: never
  * while anybody may still look at it. A block is given back once; buffers from elsewhere may be given, too, and are ignored.
  */
-class Blocks {
+export class Blocks {
+  readonly #keptMs: number
   readonly #kept: ArrayBuffer[][] = SIZES.map(() => [])
   /** Blocks in somebody's hands. */
   readonly #lent = new WeakSet<ArrayBufferLike>()
   #keptBytes = 0
   #wanted = false
   #timer: NodeJS.Timeout | undefined
+
+  /** @param keptMs - blocks that nobody has wanted for this long are given up, default 5,000 */
+  constructor(keptMs = 5_000) {
+    this.#keptMs = keptMs
+  }
 
   /** A buffer of that length, with anything in it. */
   take(bytes: number): Buffer {
@@ -42,7 +45,7 @@ class Blocks {
     if (this.#keptBytes + buffer.byteLength > KEPT_BYTES_MAX) return
     this.#kept[SIZES.findIndex((size) => size === buffer.byteLength)]?.push(buffer)
     this.#keptBytes += buffer.byteLength
-    this.#timer ??= setInterval(() => this.#giveUp(), KEPT_MS).unref()
+    this.#timer ??= setInterval(() => this.#giveUp(), this.#keptMs).unref()
   }
 
   get keptBytes(): number {
@@ -62,4 +65,4 @@ class Blocks {
 }
 
 /** Of the whole process. */
-export const blocks: Pick<Blocks, 'take' | 'give' | 'keptBytes'> = new Blocks()
+export const blocks = new Blocks()

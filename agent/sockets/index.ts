@@ -3,5 +3,5 @@
  * Depends on node:net.
  * Used by invoke/ and proxy/http.
  */
-export { blocks } from './blocks.ts'
+export { Blocks, blocks } from './blocks.ts'
 export { withReadBuffer } from './with-read-buffer.ts'
