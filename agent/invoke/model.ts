@@ -30,7 +30,7 @@ export interface Invocation {
 export interface Result {
   readonly status: number
   readonly headers: HeaderList
-  /** A stream must be read to its end or destroyed: destroying it cancels the call. */
+  /** The caller's alone, a stream's chunks too. A stream must be read to its end or destroyed: destroying it cancels the call. */
   readonly body: Body
 }
 

@@ -5,6 +5,7 @@ import { loadPackageDefinition, Server, ServerCredentials } from '@grpc/grpc-js'
 import type { sendUnaryData, ServerUnaryCall, ServiceClientConstructor } from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
 import { createServer as createCoapServer } from 'coap'
+import fastify from 'fastify'
 import type { Invoker } from '#agent/invoke/index.ts'
 import { CoapProxy } from '#agent/proxy/coap/index.ts'
 import { GrpcProxy } from '#agent/proxy/grpc/index.ts'
@@ -32,6 +33,7 @@ const servers: Record<string, () => Promise<number>> = {
   'proxy-coap': async () => (await CoapProxy.listen(options)).port,
   'proxy-grpc': async () => (await GrpcProxy.listen(options)).port,
   'bare-http': bareHttp,
+  'fastify-http': fastifyHttp,
   'bare-coap': bareCoap,
   'bare-grpc': bareGrpc,
 }
@@ -50,6 +52,15 @@ async function bareHttp(): Promise<number> {
   })
   const address = server.address()
   return typeof address === 'object' && address !== null ? address.port : 0
+}
+
+/** What the front was before it was one of its own: fastify's server and router, bodies as they come. */
+async function fastifyHttp(): Promise<number> {
+  const app = fastify()
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  app.all('/*', (request, reply) => reply.type('text/plain').send(request.body))
+  return Number(new URL(await app.listen({ host: '::', port: 0 })).port)
 }
 
 /** The `coap` package's server, its cache bounded, or it would not live through the run. */

@@ -25,6 +25,7 @@ interface Contestant {
 
 const contestants: readonly Contestant[] = [
   { protocol: 'http', server: 'bare-http', run: httpLoad },
+  { protocol: 'http', server: 'fastify-http', run: httpLoad },
   { protocol: 'http', server: 'proxy-http', run: httpLoad },
   { protocol: 'coap', server: 'bare-coap', run: coapLoad },
   { protocol: 'coap', server: 'proxy-coap', run: coapLoad },

@@ -1,3 +1,4 @@
+import { blocks } from '#agent/sockets/index.ts'
 import {
   HEADER_BYTES,
   PAYLOAD_BYTES_MAX,
@@ -114,7 +115,7 @@ export class FrameDecoder {
   #open(): void {
     const bytes = u32At(this.#header, 0)
     check(byteAt(this.#header, 4), bytes)
-    this.#payload = Buffer.allocUnsafe(bytes)
+    this.#payload = blocks.take(bytes)
     this.#payloadBytes = 0
   }
 

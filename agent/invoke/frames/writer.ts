@@ -1,10 +1,12 @@
+import { blocks } from '#agent/sockets/index.ts'
 import { FRAME, HEADER_BYTES, END } from './format.ts'
 import type { CancelReason } from './format.ts'
 import { slabs } from './slabs.ts'
 
 /** Where batches go: a socket. Chunks are written in order; the writer does not touch a chunk again while `backlogBytes` is above 0. */
 export interface FrameOutput {
-  write(chunk: Buffer): void
+  /** @param written - called when the kernel has taken the chunk, and with it all before it; or the connection has ended */
+  write(chunk: Buffer, written?: () => void): void
   /** Called around two or more writes that belong together. */
   cork(): void
   uncork(): void
@@ -34,6 +36,8 @@ export class FrameWriter {
   #from = 0
   #at = 0
   #chunks: Buffer[] = []
+  /** Blocks among the chunks: nobody looks at them any more when the batch has been written. */
+  #spent: Buffer[] = []
   #scheduled = false
   #closed = false
 
@@ -67,11 +71,23 @@ export class FrameWriter {
     this.#schedule()
   }
 
-  /** `body[start, end)`; must stay unchanged until written. */
-  data(id: number, flags: number, body: Buffer, start: number, end: number): void {
+  /**
+   * `body[start, end)`; must stay unchanged until written.
+   *
+   * @param spent - nobody needs the body after this: its memory may be used again
+   */
+  data(
+    id: number,
+    flags: number,
+    body: Buffer,
+    start: number,
+    end: number,
+    spent: boolean = false,
+  ): void {
     const slab = this.#reserve(HEADER_BYTES)
     this.#at = writeHeader(slab, this.#at, end - start, FRAME.data, flags, id)
     if (end > start) this.#body(slab, body, start, end)
+    if (spent) this.#spent.push(body)
     this.#schedule()
   }
 
@@ -112,9 +128,15 @@ export class FrameWriter {
     this.#cut()
     const chunks = this.#chunks
     const output = this.#output
-    if (chunks.length > 1) output.cork()
-    for (const chunk of chunks) output.write(chunk)
-    if (chunks.length > 1) output.uncork()
+    const spent = this.#spent
+    const last = chunks.length - 1
+    if (last > 0) output.cork()
+    for (let at = 0; at < last; at += 1) output.write(chunks[at] ?? NO_BYTES)
+    if (spent.length > 0) {
+      this.#spent = []
+      output.write(chunks[last] ?? NO_BYTES, () => spent.forEach(giveBlock))
+    } else if (last >= 0) output.write(chunks[last] ?? NO_BYTES)
+    if (last > 0) output.uncork()
     chunks.length = 0
     if (this.#slab !== undefined && output.backlogBytes === 0) {
       slabs.give(this.#slab)
@@ -126,6 +148,7 @@ export class FrameWriter {
   close(): void {
     this.#closed = true
     this.#chunks = []
+    this.#spent = []
     // Not given back: the socket may still refer to it.
     this.#slab = undefined
   }
@@ -166,6 +189,12 @@ export class FrameWriter {
     this.#cut()
     this.#chunks.push(bytes === body.length ? body : body.subarray(start, end))
   }
+}
+
+const NO_BYTES = Buffer.alloc(0)
+
+function giveBlock(block: Buffer): void {
+  blocks.give(block)
 }
 
 function writeHeader(

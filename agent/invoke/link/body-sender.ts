@@ -152,7 +152,8 @@ export class StreamSender implements BodySender {
     while (at < bytes.length && this.#creditBytes > 0) {
       const room = Math.min(this.#creditBytes, FRAME_LIMITS.bodyFrameBytesMax)
       const end = Math.min(bytes.length, at + room)
-      this.#writer.data(this.#id, 0, bytes, at, end)
+      // Chunks of a stream have one reader: this one.
+      this.#writer.data(this.#id, 0, bytes, at, end, end === bytes.length)
       this.#creditBytes -= end - at
       at = end
     }

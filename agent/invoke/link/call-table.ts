@@ -1,3 +1,4 @@
+import { blocks } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import {
   CANCEL,
@@ -321,7 +322,7 @@ const STRAYS_MAX = 64
 function keep(buffer: Buffer, start: number, end: number, owned: boolean): Buffer {
   if (start === end) return NO_BYTES
   if (owned) return buffer.subarray(start, end)
-  const copy = Buffer.allocUnsafe(end - start)
+  const copy = blocks.take(end - start)
   buffer.copy(copy, 0, start, end)
   return copy
 }

@@ -53,8 +53,8 @@ export class Connection implements FrameOutput, LinkConnection {
     this.#decoder.sink = owner
   }
 
-  write(chunk: Buffer): void {
-    this.#socket.write(chunk)
+  write(chunk: Buffer, written?: () => void): void {
+    this.#socket.write(chunk, written)
   }
 
   cork(): void {

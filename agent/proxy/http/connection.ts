@@ -14,7 +14,7 @@ import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './r
 import type { RequestHead, RequestParser } from './request-parser.ts'
 
 /** All sockets read into this one buffer: what was read is consumed before the next read of any of them. */
-const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
+const READ_BUFFER = Buffer.allocUnsafeSlow(96 * 1024)
 
 /** After the last answer the peer has this long to end its side, so that no reset overtakes the answer. */
 const LINGER_MS = 1_000

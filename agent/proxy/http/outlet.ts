@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
+import { blocks } from '#agent/sockets/index.ts'
 import { ANSWER_START, type AnswerHead, dateLine, statusLine } from './answer-head.ts'
 
 /** Up to here a body is copied behind its head: one piece is written faster than two. */
@@ -53,7 +54,7 @@ export class Outlet {
     } else {
       socket.cork()
       socket.write(text, 'latin1')
-      socket.write(body)
+      socket.write(body, () => blocks.give(body))
       socket.uncork()
     }
   }
@@ -148,11 +149,11 @@ class AnswerStream {
     if (this.#chunked) {
       socket.cork()
       socket.write(`${chunk.length.toString(16)}\r\n`, 'latin1')
-      socket.write(chunk)
+      socket.write(chunk, () => blocks.give(chunk))
       socket.write('\r\n', 'latin1')
       socket.uncork()
     } else {
-      socket.write(chunk)
+      socket.write(chunk, () => blocks.give(chunk))
     }
     if (socket.writableNeedDrain) this.#body.pause()
   }

@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream'
+import { blocks } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 
 /** Where the bytes of a request's body go. */
@@ -96,11 +97,10 @@ export class StreamedBody extends Readable implements BodyTarget {
   readonly #source: BodySource
   readonly #bytesMax: number
   #bytes = 0
-  /** Memory that the socket is read into; what has been read there is the reader's. */
-  #block: Buffer = NO_BYTES
-  #used = 0
-  /** Bytes come fast enough for memory of their own: those of a trickle would each hold a block. */
-  #fast = false
+  /** Memory that the socket is read into; what is well filled is handed to the reader as it is. */
+  #block: Buffer | undefined
+  /** How much the next read may bring; 0: so little that it shall not have memory of its own. */
+  #roomBytes = 0
 
   constructor(source: BodySource, bytesMax: number) {
     super({ highWaterMark: HIGH_WATER_BYTES })
@@ -109,26 +109,26 @@ export class StreamedBody extends Readable implements BodyTarget {
   }
 
   room(): Buffer | undefined {
-    if (this.destroyed || !this.#fast) return undefined
-    if (this.#block.length - this.#used < ROOM_BYTES_MIN) {
-      this.#block = Buffer.allocUnsafeSlow(BLOCK_BYTES)
-      this.#used = 0
-    }
-    return this.#block.subarray(this.#used)
+    if (this.destroyed || this.#roomBytes === 0) return undefined
+    this.#block ??= blocks.take(this.#roomBytes)
+    return this.#block
   }
 
   filled(bytes: number): void {
-    const start = this.#used
-    this.#used += bytes
-    this.#fast = bytes >= FAST_BYTES_MIN
-    this.#accept(this.#block.subarray(start, this.#used))
-    if (!this.#fast) this.#block = NO_BYTES
+    const block = this.#block
+    if (block === undefined) return
+    // The bytes of a trickle must not each hold a block.
+    if (bytes * 4 < block.length) return this.bytes(block, 0, bytes)
+    this.#block = undefined
+    this.#roomBytes = roomBytesAfter(bytes)
+    this.#accept(block.subarray(0, bytes))
   }
 
   bytes(buffer: Buffer, start: number, end: number): void {
-    if (this.destroyed) return
-    this.#fast = end - start >= FAST_BYTES_MIN
-    this.#accept(Buffer.from(buffer.subarray(start, end)))
+    this.#roomBytes = roomBytesAfter(end - start)
+    const chunk = blocks.take(end - start)
+    buffer.copy(chunk, 0, start, end)
+    this.#accept(chunk)
   }
 
   end(): void {
@@ -171,7 +171,9 @@ export class DrainedBody implements BodyTarget {
 
 const NO_BYTES = Buffer.alloc(0)
 const HIGH_WATER_BYTES = 128 * 1024
-const BLOCK_BYTES = 64 * 1024
-const ROOM_BYTES_MIN = 16 * 1024
-/** Of one read. */
-const FAST_BYTES_MIN = 32 * 1024
+
+/** A sender that fills a read is given more room: fewer reads, fewer frames. */
+function roomBytesAfter(bytes: number): number {
+  if (bytes >= 48 * 1024) return 256 * 1024
+  return bytes >= 32 * 1024 ? 64 * 1024 : 0
+}
