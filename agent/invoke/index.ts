@@ -15,6 +15,15 @@ export type {
   RunnerLogLine,
   RunnerServerOptions,
 } from './link/index.ts'
-export type { Body, HeaderList, Invocation, Invoker, Protocol, Result } from './model.ts'
+export type {
+  Body,
+  CallerListener,
+  CallerSignal,
+  HeaderList,
+  Invocation,
+  Invoker,
+  Protocol,
+  Result,
+} from './model.ts'
 export { InvokeRouter } from './router.ts'
 export type { InvokeRouterOptions } from './router.ts'

@@ -71,6 +71,8 @@ test('compression of requests: identity, gzip and deflate, others are UNIMPLEMEN
     const known = code === 12 ? 'identity,deflate,gzip' : undefined
     assert.equal(answer.fields['grpc-accept-encoding'], known, what)
   }
+  const answered = rows.filter(([, , code]) => code === 0)
+  assert.equal(scope.invoker.seen.length, answered.length)
 })
 
 /** A question of reflection; its host comes back in the answer. */

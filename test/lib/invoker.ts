@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { PassThrough, Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Body, Invocation, Invoker, Result } from '#agent/invoke/index.ts'
+import type { Body, CallerSignal, Invocation, Invoker, Result } from '#agent/invoke/index.ts'
 import { Fault, isFaultCode } from '#shared/fault.ts'
 
 export interface SeenCall {
@@ -154,11 +154,14 @@ export class TestInvoker implements Invoker {
 
   start(
     invocation: Invocation,
-    signal: AbortSignal | undefined,
+    caller: CallerSignal | undefined,
     resolve: (result: Result) => void,
     reject: (error: unknown) => void,
   ): void {
-    this.invoke(invocation, signal).then(resolve, reject)
+    const controller = new AbortController()
+    // For as long as the answer is a stream, too.
+    caller?.addEventListener('abort', { handleEvent: () => controller.abort(caller.reason) })
+    this.invoke(invocation, controller.signal).then(resolve, reject)
   }
 
   async accept(invocation: Invocation): Promise<void> {

@@ -3,7 +3,7 @@ import type { FunctionSettings } from '#shared/schemas/command.ts'
 import type { Reason } from '#shared/schemas/health.ts'
 import { CANCEL } from '../frames/index.ts'
 import type { RunnerLink } from '../link/index.ts'
-import type { Invocation, Result } from '../model.ts'
+import type { CallerSignal, Invocation, Result } from '../model.ts'
 import { Attachment, leastLoaded } from './attachment.ts'
 import { Call } from './call.ts'
 import type { CallLane } from './call.ts'
@@ -90,7 +90,7 @@ export class Lane implements CallLane {
    */
   start(
     invocation: Invocation,
-    signal: AbortSignal | undefined,
+    signal: CallerSignal | undefined,
     resolve: (result: Result) => void,
     reject: (fault: Fault) => void,
   ): void {
@@ -232,7 +232,7 @@ export class Lane implements CallLane {
     this.#host.wheel.disarm(call)
   }
 
-  #refusal(invocation: Invocation, signal: AbortSignal | undefined): Fault | undefined {
+  #refusal(invocation: Invocation, signal: CallerSignal | undefined): Fault | undefined {
     if (this.#removed) return new Fault('FUNCTION_UNKNOWN', `${this.fn} does not run on this node`)
     if (signal?.aborted === true) {
       return leanFault('CALLER_GONE', `The caller of ${this.fn} has gone`, {})

@@ -27,7 +27,7 @@ export async function loadGrpc(load: Load): Promise<Round> {
   await using session = await http2Client(load.port)
   const first = await http2Call(session, { ':path': PATHS[load.service] }, [load.frame])
   if (first.code !== 0) throw new Error(`status ${first.code}: ${first.message}`)
-  return hasH2load ? byH2load(load) : byNode(load)
+  return await (hasH2load ? byH2load(load) : byNode(load))
 }
 
 async function byH2load({ port, service, frame, seconds }: Load): Promise<Round> {
