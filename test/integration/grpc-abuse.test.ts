@@ -20,7 +20,7 @@ import {
   SLOW,
   statusOf,
 } from '#test/grpc-frames.ts'
-import { http2Call, http2Client, INVOKE } from '#test/grpc-http2.ts'
+import { grpcFrame, http2Call, http2Client, INVOKE, invokeMessage } from '#test/grpc-http2.ts'
 import { grpcProxyScope } from '#test/grpc-proxy-scope.ts'
 import { clientFrame, grpcBlock, RawH2, u32 } from '#test/raw-h2.ts'
 
@@ -74,6 +74,27 @@ test('floods end the connection: PING, SETTINGS, empty DATA, resets, headers wit
   assert.equal((await http2Call(client, {}, [ECHO])).code, 0)
   deaf.socket.destroy()
   await eventually(() => scope.proxy.inFlight === 0)
+})
+
+test('answers that nobody takes: so many bytes are held and no more, and each only for a while', async () => {
+  await using scope = await grpcProxyScope({
+    bodyBytesMax: 8 * 1024 * 1024,
+    server: { stalledMs: 1_500 },
+  })
+  const { port } = scope.proxy
+  using deaf = await RawH2.greet(port, setting(4, 0))
+  const large = grpcFrame(invokeMessage('bytes', '', `bytes=${8 * 1024 * 1024}`))
+  const ids = Array.from({ length: 12 }, (_, n) => n * 2 + 1)
+  deaf.send(...ids.flatMap((id) => request(id, large)))
+  // 64 MiB hold seven of them.
+  for (const id of ids.slice(7)) assert.equal(await statusOf(deaf, id), '8', `call ${id}`)
+  const refusal = await http2Client(port)
+  const busy = await http2Call(refusal, {}, [large])
+  assert.deepEqual([busy.code, busy.fields['shoal-retry']], [8, 'true'])
+  assert.equal((await http2Call(refusal, {}, [ECHO])).code, 0)
+  for (const id of ids.slice(0, 7)) assert.equal(await deaf.reset(id), CODE.cancel)
+  assert.equal((await http2Call(refusal, {}, [large])).code, 0)
+  await refusal[Symbol.asyncDispose]()
 })
 
 test('a header that says little and means much is not unfolded beyond its limit', async () => {
