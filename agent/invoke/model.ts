@@ -72,16 +72,6 @@ export interface Invoker {
     reject: (error: unknown) => void,
   ): void
   /**
-   * As `invoke`, without a promise: exactly one of the callbacks is called, once, perhaps before this returns. For fronts whose calls
-   * come in tens of thousands per second.
-   */
-  start(
-    invocation: Invocation,
-    signal: AbortSignal | undefined,
-    resolve: (result: Result) => void,
-    reject: (error: unknown) => void,
-  ): void
-  /**
    * Takes a call to be run in the background; its outcome is logged and counted. Returns when it has been accepted.
    *
    * @throws Fault `FUNCTION_UNKNOWN` `FUNCTION_SATURATED` `SHUTTING_DOWN`

@@ -20,7 +20,7 @@ import {
   SLOW,
   statusOf,
 } from '#test/grpc-frames.ts'
-import { http2Call, http2Client, INVOKE } from '#test/grpc-http2.ts'
+import { grpcFrame, http2Call, http2Client, INVOKE, invokeMessage } from '#test/grpc-http2.ts'
 import { grpcProxyScope } from '#test/grpc-proxy-scope.ts'
 import { clientFrame, grpcBlock, RawH2, u32 } from '#test/raw-h2.ts'
 
@@ -28,7 +28,7 @@ function many(count: number, frames: (n: number) => Frame[]): Frame[] {
   return Array.from({ length: count }, (_, n) => frames(n)).flat()
 }
 
-test('floods end the connection: PING, SETTINGS, empty DATA, resets, headers without end, a peer that reads nothing', async () => {
+test('floods end the connection: PING, SETTINGS, empty DATA, resets, headers without end', async () => {
   await using scope = await grpcProxyScope()
   const { port } = scope.proxy
   const rows: [string, Frame[]][] = [
@@ -56,24 +56,57 @@ test('floods end the connection: PING, SETTINGS, empty DATA, resets, headers wit
     assert.equal(await raw.goaway(), CODE.calm, what)
     await eventually(() => raw.ended)
   }
-  // One that never reads: the server stops reading as well, so that what is to be answered stays bounded.
-  using deaf = await RawH2.greet(port)
+})
+
+test('a peer that reads nothing is read no further: what is to be answered stays bounded', async () => {
+  await using scope = await grpcProxyScope()
+  using deaf = await RawH2.greet(scope.proxy.port)
   deaf.socket.pause()
+  const header = grpcBlock(`/${'x'.repeat(250)}`)
   const before = process.memoryUsage().rss
-  let id = 1
-  let refused = false
-  for (let round = 0; round < 2_000 && !refused; round++) {
-    const wire = many(20, () => request((id += 2))).map((frame) => clientFrame(...frame))
-    refused = !deaf.socket.write(Buffer.concat(wire))
+  let sentBytes = 0
+  for (let round = 0; round < 600; round++) {
+    const frames = many(100, (n) => [[HEADERS, 5, (round * 100 + n) * 2 + 1, header]])
+    const wire = Buffer.concat(frames.map((frame) => clientFrame(...frame)))
+    sentBytes += wire.length
+    deaf.socket.write(wire)
     await new Promise((resolve) => setImmediate(resolve))
   }
-  await sleep(200)
+  const waits = (): number => deaf.socket.writableLength
+  await eventually(async () => {
+    const bytes = waits()
+    await sleep(300)
+    return bytes === waits()
+  })
+  assert.ok(waits() > 1_000_000, `${waits()} of ${sentBytes} bytes are not taken`)
   const grownMiB = (process.memoryUsage().rss - before) / 2 ** 20
-  assert.ok(grownMiB < 200, `${grownMiB} MiB more`)
-  await using client = await http2Client(port)
+  assert.ok(grownMiB < 150, `${grownMiB} MiB more`)
+  await using client = await http2Client(scope.proxy.port)
   assert.equal((await http2Call(client, {}, [ECHO])).code, 0)
-  deaf.socket.destroy()
-  await eventually(() => scope.proxy.inFlight === 0)
+  // It is served on when it reads again.
+  deaf.socket.resume()
+  await eventually(() => waits() === 0)
+})
+
+test('answers that nobody takes: so many bytes are held and no more, and each only for a while', async () => {
+  await using scope = await grpcProxyScope({
+    bodyBytesMax: 8 * 1024 * 1024,
+    server: { stalledMs: 1_500 },
+  })
+  const { port } = scope.proxy
+  using deaf = await RawH2.greet(port, setting(4, 0))
+  const large = grpcFrame(invokeMessage('bytes', '', `bytes=${8 * 1024 * 1024}`))
+  const ids = Array.from({ length: 12 }, (_, n) => n * 2 + 1)
+  deaf.send(...ids.flatMap((id) => request(id, large)))
+  // 64 MiB hold seven of them.
+  for (const id of ids.slice(7)) assert.equal(await statusOf(deaf, id), '8', `call ${id}`)
+  const refusal = await http2Client(port)
+  const busy = await http2Call(refusal, {}, [large])
+  assert.deepEqual([busy.code, busy.fields['shoal-retry']], [8, 'true'])
+  assert.equal((await http2Call(refusal, {}, [ECHO])).code, 0)
+  for (const id of ids.slice(0, 7)) assert.equal(await deaf.reset(id), CODE.cancel)
+  assert.equal((await http2Call(refusal, {}, [large])).code, 0)
+  await refusal[Symbol.asyncDispose]()
 })
 
 test('a header that says little and means much is not unfolded beyond its limit', async () => {

@@ -228,6 +228,12 @@ test('a caller that takes no answers is read no further, and stopped when it sen
   for (let n = 0; n < 17; n++) raw.send([DATA, 0, 1, Buffer.alloc(16_000)])
   assert.equal(await raw.reset(1), CODE.flowControl)
 
+  using dribbling = await RawH2.greet(scope.proxy.port, setting(4, 0))
+  dribbling.send(...opened)
+  const drops = Array.from({ length: 1_100 }, (): Frame => [DATA, 0, 1, question.subarray(0, 1)])
+  dribbling.send(...drops)
+  assert.equal(await dribbling.reset(1), CODE.calm)
+
   using patient = await RawH2.greet(scope.proxy.port, setting(4, 0))
   patient.send(...opened, [DATA, END_STREAM, 1, question])
   await sleep(100)

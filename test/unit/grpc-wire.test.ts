@@ -81,6 +81,14 @@ it('HPACK: our own blocks are read as what they were; any other bytes are fields
   assert.ok(decoded > 100, `${decoded} blocks decoded`)
 })
 
+it('HPACK: a block that says little and means much is counted, and unfolded only to the limit', () => {
+  const entry = Buffer.concat([Buffer.from([0x40, 1, 0x61, 100]), Buffer.alloc(100, 'x')])
+  const block = Buffer.concat([entry, Buffer.alloc(999, 0x80 | 62)])
+  const { fields, bytes } = new HeaderDecoder(1_000).decode(block, 0, block.length)
+  assert.equal(fields.length, 2 * 7)
+  assert.equal(bytes, 1_000 * (1 + 100 + 32))
+})
+
 it('HPACK: a malformed field makes the request invalid, also when it comes out of the table', () => {
   const rows: [string[], boolean][] = [
     [['x', 'y'], true],

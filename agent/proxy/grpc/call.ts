@@ -36,7 +36,7 @@ export function startCall(
       failed(error)
     }
   }
-  context.invoker.start(invocation, call.signal, onResult, failed)
+  context.invoker.start(invocation, call, onResult, failed)
 }
 
 function destroyBody({ body }: Result): void {

@@ -51,7 +51,7 @@ async function answerStream(call: ServerCall, result: Result): Promise<void> {
       head = undefined
     }
     if (!call.send(answerFrame(chunk, answer))) await call.untilDrained()
-    call.signal.throwIfAborted()
+    if (call.reason !== undefined) throw call.reason
   }
   call.finish()
 }

@@ -15,6 +15,7 @@ import type { GrpcProxyOptions } from '#agent/proxy/grpc/index.ts'
 import { CapturedLog } from '#test/captured-log.ts'
 import { LANE_SETTINGS } from '#test/invoke-scope.ts'
 import { RunnerProcess } from '#test/runner-process.ts'
+import { identity } from '../calls/load-grpc.ts'
 import { PATHS } from './messages.ts'
 
 interface Front {
@@ -68,10 +69,10 @@ function same(bytes: Buffer): Buffer {
 function grpcJsEcho(): Promise<number> {
   const server = new Server()
   for (const path of Object.values(PATHS)) {
-    const codec = { requestSerialize: same, requestDeserialize: same }
+    const codec = { requestSerialize: identity, requestDeserialize: identity }
     const method = { path, requestStream: false, responseStream: false, ...codec }
     server.addService(
-      { Echo: { ...method, responseSerialize: same, responseDeserialize: same } },
+      { Echo: { ...method, responseSerialize: identity, responseDeserialize: identity } },
       {
         Echo: (call: { request: Buffer }, answer: (error: null, value: Buffer) => void) =>
           answer(null, call.request),

@@ -12,7 +12,7 @@ export interface CallStream {
   answer(frame: Buffer): void
   /** An answer that is nothing but a header; what the caller still sends is not wanted. */
   refuse(header: HeaderList): void
-  /** Takes no more of the request until `resume`. */
+  /** Takes no more of the request, nor its end, until `resume`. */
   pause(): void
   resume(): void
 }

@@ -27,6 +27,7 @@ const DEFAULTS: ConnectionLimits = {
   headerBytesMax: 16 * 1024,
   keepaliveMs: 60_000,
   keepaliveTimeoutMs: 20_000,
+  stalledMs: 60_000,
 }
 /** For answers that are written but not yet sent when the server closes. */
 const FLUSH_MS = 250
@@ -57,6 +58,7 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
       headerBytesMax: options.headerBytesMax ?? DEFAULTS.headerBytesMax,
       keepaliveMs: options.keepaliveMs ?? DEFAULTS.keepaliveMs,
       keepaliveTimeoutMs: options.keepaliveTimeoutMs ?? DEFAULTS.keepaliveTimeoutMs,
+      stalledMs: options.stalledMs ?? DEFAULTS.stalledMs,
     }
     this.#receiveMs = options.receiveMs ?? 60_000
     this.#server = createServer((socket) => this.#accept(socket))
@@ -71,7 +73,11 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
   async listen(host: string, port: number): Promise<number> {
     this.#server.listen(port, host)
     await once(this.#server, 'listening')
-    const everyMs = Math.min(this.#limits.keepaliveTimeoutMs, this.#receiveMs) / 4
+    this.#server.on('error', (error) => {
+      this.log.warn({ err: error }, 'a connection could not be taken')
+    })
+    const { keepaliveTimeoutMs, stalledMs } = this.#limits
+    const everyMs = Math.min(keepaliveTimeoutMs, stalledMs, this.#receiveMs) / 4
     this.#looking = setInterval(() => this.#look(), everyMs).unref()
     const address = this.#server.address()
     return typeof address === 'object' && address !== null ? address.port : 0

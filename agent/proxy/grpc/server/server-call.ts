@@ -1,3 +1,4 @@
+import type { CallerListener, CallerSignal } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { faultOf } from '../../fault-answer.ts'
 import type { ProxyLog } from '../../log.ts'
@@ -28,8 +29,12 @@ const TIMER_MS_MAX = 2 ** 31 - 1
  *
  * A method that takes a stream of messages is running from the start.
  */
-export class ServerCall implements CallStreamListener, MessageSink {
+export class ServerCall implements CallStreamListener, MessageSink, CallerSignal {
   readonly head: RequestHead
+  /** The call is over before its answer ... */
+  aborted = false
+  /** ... by this fault. */
+  reason: Fault | undefined
   readonly arrivedAtMs = performance.now()
   /** What the caller allows in all; `undefined`: no limit. */
   readonly timeoutMs: number | undefined
@@ -45,10 +50,8 @@ export class ServerCall implements CallStreamListener, MessageSink {
   #message: Buffer | undefined
   /** Messages behind one that is being unpacked; `undefined` while none is. */
   #behind: { readonly bytes: Buffer; readonly compressed: boolean }[] | undefined
-  #requestEnded = false
   #heldBytes = 0
-  #abort: AbortController | undefined
-  #abandoned: Fault | undefined
+  #listener: CallerListener | undefined
   #timer: NodeJS.Timeout | undefined
   #drained: (() => void) | undefined
 
@@ -76,13 +79,14 @@ export class ServerCall implements CallStreamListener, MessageSink {
     return this.#state === 'receiving' ? this.arrivedAtMs : undefined
   }
 
-  /** Aborts, with a `Fault`, when the call is over before its answer. */
-  get signal(): AbortSignal {
-    if (this.#abort === undefined) {
-      this.#abort = new AbortController()
-      if (this.#abandoned !== undefined) this.#abort.abort(this.#abandoned)
-    }
-    return this.#abort.signal
+  /** One listener: the call of the function. */
+  addEventListener(_: 'abort', listener: CallerListener): void {
+    if (this.#listener !== undefined) throw new RangeError('a call has one listener')
+    this.#listener = listener
+  }
+
+  removeEventListener(_: 'abort', listener: CallerListener): void {
+    if (this.#listener === listener) this.#listener = undefined
   }
 
   /** Sends the only message, and that all went well. The frame is the message with its prefix. No effect once over. */
@@ -108,7 +112,7 @@ export class ServerCall implements CallStreamListener, MessageSink {
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#drained = resolve
     if (!this.isOver) await promise
-    this.signal.throwIfAborted()
+    if (this.reason !== undefined) throw this.reason
   }
 
   /** All messages are sent, and all went well. */
@@ -147,8 +151,7 @@ export class ServerCall implements CallStreamListener, MessageSink {
   }
 
   end(): void {
-    this.#requestEnded = true
-    if (!this.isOver && this.#behind === undefined) this.#guard(() => this.#run())
+    if (!this.isOver) this.#guard(() => this.#run())
   }
 
   drained(): void {
@@ -186,9 +189,7 @@ export class ServerCall implements CallStreamListener, MessageSink {
       this.#guard(() => {
         this.#take(result)
         for (const one of behind) this.message(one.bytes, one.compressed)
-        if (this.#behind !== undefined) return
-        this.#stream.resume()
-        if (this.#requestEnded) this.#run()
+        if (this.#behind === undefined) this.#stream.resume()
       })
     })
   }
@@ -235,8 +236,9 @@ export class ServerCall implements CallStreamListener, MessageSink {
   }
 
   #abandon(fault: Fault): void {
-    this.#abandoned = fault
-    this.#abort?.abort(fault)
+    this.aborted = true
+    this.reason = fault
+    this.#listener?.handleEvent()
     this.#drained?.()
   }
 

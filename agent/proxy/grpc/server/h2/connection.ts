@@ -43,12 +43,12 @@ export interface ConnectionLimits {
   readonly keepaliveMs: number
   /** ... and is gone when it gives none for this long. */
   readonly keepaliveTimeoutMs: number
+  /** An answer of which the caller takes nothing for this long is given up. */
+  readonly stalledMs: number
 }
 
 /** What all requests of a connection together may be ahead of what has been taken of them. */
 const WINDOW_BYTES = 1024 * 1024
-/** An answer of which the caller takes nothing for this long is given up. */
-const STALLED_MS = 60_000
 const PING_BYTES = 8
 /** Payloads of our PINGs: whether the peer lives, and whether it has seen the GOAWAY. */
 const ALIVE = Buffer.from('alive?!!')
@@ -116,7 +116,8 @@ export class Connection implements FrameSink, StreamHost {
     // One that has not even greeted is given up for its silence all the same.
     if (does === 'ask' && this.#state !== 'greeting') this.writer.frame(FRAME.ping, 0, 0, ALIVE)
     for (const stream of this.#streams.values()) {
-      if (stream.waitsForPeer && nowMs - stream.movedAtMs > STALLED_MS) stream.reset(CODE.cancel)
+      const stalled = stream.waitsForPeer && nowMs - stream.movedAtMs > this.#limits.stalledMs
+      if (stalled) stream.reset(CODE.cancel)
     }
   }
 

@@ -26,6 +26,9 @@ export const STREAM_WINDOW_BYTES = 256 * 1024
 /** An answer of which more than this waits is to be continued later. */
 const WAITING_BYTES_MAX = 64 * 1024
 
+/** A paused stream keeps so many pieces, however small. */
+const HELD_PIECES_MAX = 1_024
+
 const HEADER = encodeHeader([':status', '200', 'content-type', 'application/grpc'])
 const OK = encodeHeader(['grpc-status', '0'])
 
@@ -37,7 +40,7 @@ export class H2Stream implements CallStream {
   remoteEnded = false
   /** The answer has ended. */
   localEnded = false
-  /** When something of the answer was last taken, by `performance.now`; only kept while something waits. */
+  /** When something of the answer was last sent, by `performance.now`; only right while the rest `waitsForPeer`. */
   movedAtMs = 0
   readonly #host: StreamHost
   #sendWindowBytes: number
@@ -78,7 +81,7 @@ export class H2Stream implements CallStream {
     if (this.localEnded) return true
     if (frame.length > 0) this.#queue.push(frame)
     this.#waitingBytes += frame.length
-    this.#move()
+    this.go()
     this.#full = this.#waitingBytes > WAITING_BYTES_MAX
     return !this.#full
   }
@@ -86,7 +89,8 @@ export class H2Stream implements CallStream {
   end(trailers: HeaderList): void {
     if (this.localEnded) return
     this.#trailers = encodeHeader(trailers)
-    this.#move()
+    this.movedAtMs = performance.now()
+    this.go()
   }
 
   answer(frame: Buffer): void {
@@ -103,7 +107,8 @@ export class H2Stream implements CallStream {
     this.#queue.push(frame)
     this.#waitingBytes = frame.length
     this.#trailers = OK
-    this.#move()
+    this.movedAtMs = performance.now()
+    this.go()
   }
 
   refuse(header: HeaderList): void {
@@ -137,7 +142,9 @@ export class H2Stream implements CallStream {
     if (last && !this.#isComplete()) return this.reset(CODE.protocolError)
     this.remoteEnded = last
     if (this.#paused) {
-      if (chunk.length > 0) this.#held.push(chunk)
+      if (this.#held.length >= HELD_PIECES_MAX) return this.reset(CODE.enhanceYourCalm)
+      // A small one would hold on to all that was read with it.
+      if (chunk.length > 0) this.#held.push(Buffer.from(chunk))
       return
     }
     if (chunk.length > 0) this.#deliver(chunk)
@@ -156,7 +163,7 @@ export class H2Stream implements CallStream {
   addWindow(bytes: number): boolean {
     this.#sendWindowBytes += bytes
     if (this.#sendWindowBytes > WINDOW_BYTES_MAX) return false
-    this.#move()
+    this.go()
     return true
   }
 
@@ -191,17 +198,13 @@ export class H2Stream implements CallStream {
     this.#host.ended(this, known)
   }
 
-  #move(): void {
-    if (this.#queue.length > 0) this.movedAtMs = performance.now()
-    this.go()
-  }
-
   #sendSome(chunk: Buffer, bytesMax: number): void {
     const end = Math.min(chunk.length, this.#sentBytes + bytesMax)
     const bytes = end - this.#sentBytes
     this.#host.writer.data(this.id, chunk, this.#sentBytes, end)
     this.#host.sendWindowBytes -= bytes
     this.#host.moved()
+    this.movedAtMs = performance.now()
     this.#sendWindowBytes -= bytes
     this.#waitingBytes -= bytes
     this.#sentBytes = end
