@@ -47,7 +47,9 @@ async function world() {
   await using stack = new AsyncDisposableStack()
   const controller = stack.use(await TinyController.start())
   const folder = stack.use(await tempFolder())
-  const env = { SHOAL_JOIN_TOKEN: controller.token(), SHOAL_NODE_NAME: NODE }
+  // Without spares, so that every folder of a handler is a function's.
+  const common = { SHOAL_NODE_NAME: NODE, SHOAL_SPARES: '0' }
+  const env = { SHOAL_JOIN_TOKEN: controller.token(), ...common }
   const start = (more: Record<string, string> = {}, args: readonly string[] = []) =>
     agentProcess({ data: folder.path, env: { ...env, ...more }, args })
   stack.defer(async () => {
