@@ -48,9 +48,7 @@ async function world() {
   await using stack = new AsyncDisposableStack()
   const controller = stack.use(await TinyController.start())
   const folder = stack.use(await tempFolder())
-  // Without spares, so that every folder of a handler is a function's.
-  const common = { SHOAL_NODE_NAME: NODE, SHOAL_SPARES: '0' }
-  const env = { SHOAL_JOIN_TOKEN: controller.token(), ...common }
+  const env = { SHOAL_JOIN_TOKEN: controller.token(), SHOAL_NODE_NAME: NODE }
   const start = (more: Record<string, string> = {}, args: readonly string[] = []) =>
     agentProcess({ data: folder.path, env: { ...env, ...more }, args })
   stack.defer(async () => {
