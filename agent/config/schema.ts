@@ -90,7 +90,7 @@ export const AgentConfig = Type.Object(
       default: 1,
       minimum: 0,
       maximum: 16,
-      description: 'Handlers of each runtime started ahead, without a function; 0: none',
+      description: 'Handlers started ahead, for each runtime and memory limit in use; 0: none',
     }),
     removeHandlers: Type.Boolean({
       default: false,

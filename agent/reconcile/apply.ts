@@ -63,6 +63,8 @@ export interface Workshop {
   /** As `track`, for what may take as long as a call: nothing has to wait for its end. */
   linger(work: Promise<void>): void
   failed(state: FunctionState, error: unknown): void
+  /** The engine has turned out not to answer. */
+  engineLost(fault: Fault): void
   started(state: FunctionState, timings: HandlerTimings): void
 }
 
@@ -248,11 +250,12 @@ async function stop(shop: Workshop, state: FunctionState, held: Held): Promise<v
   }
 }
 
-/** One that cannot be paused is removed: it serves nobody. */
+/** One that cannot be paused is removed: it serves nobody. With an engine that is away it stays as it is until that is back. */
 async function pause(shop: Workshop, held: Held): Promise<void> {
   try {
     await held.handler.pause(AbortSignal.timeout(PAUSE_MS))
   } catch (error) {
+    if (Fault.is(error, 'ENGINE_UNAVAILABLE')) return shop.engineLost(error)
     held.broken = true
     shop.log.warn({ ...keys(held.handler), [LOG_KEYS.err]: error }, 'handler not paused')
   }

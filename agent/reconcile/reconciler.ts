@@ -181,6 +181,7 @@ export class Reconciler implements AsyncDisposable {
         if (fault.code === 'ENGINE_UNAVAILABLE') this.#watch.lost(fault)
         this.#wake()
       },
+      engineLost: (fault) => this.#watch.lost(fault),
       started: (state, timings) => onStarted?.(state.fn, timings),
     }
   }

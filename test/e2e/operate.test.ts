@@ -268,6 +268,6 @@ describe("an operator's day with the CLI", { timeout: 600_000 }, () => {
     assert.equal((await curl(product.url('/talker'))).status, 404)
     assertDone(await product.shoal('fn', 'wipe', '--yes'))
     assert.equal((await curl(product.url('/greet'))).status, 404)
-    await eventually(async () => (await product.containers()).length === 0, { timeoutMs: 30_000 })
+    await eventually(async () => (await product.handlers()).length === 0, { timeoutMs: 30_000 })
   })
 })

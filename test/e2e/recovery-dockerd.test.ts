@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { it } from 'node:test'
-import { promisify } from 'node:util'
 import Docker from 'dockerode'
 import { startDockerd } from '#deploy/bootstrap/index.ts'
 import { curl } from '#test/clients.ts'
@@ -11,6 +9,7 @@ import { eventually } from '#test/eventually.ts'
 import { testImages } from '#test/images.ts'
 import { productScope } from '#test/product.ts'
 import { tempFolder } from '#test/temp.ts'
+import { unmountBelow } from '#test/unmount.ts'
 
 const RECOVERY_MS = 90_000
 
@@ -26,15 +25,6 @@ async function copyImages(to: Docker): Promise<void> {
   for (const name of names) {
     const stream = await to.loadImage(await from.getImage(name).get())
     for await (const chunk of stream) assert.doesNotMatch(String(chunk), /"error"/)
-  }
-}
-
-/** A dockerd that was killed leaves its mounts; without this its folder could not be removed. */
-async function unmountBelow(folder: string): Promise<void> {
-  const mounts = await readFile('/proc/mounts', 'utf8')
-  const paths = mounts.split('\n').map((line) => line.split(' ')[1] ?? '')
-  for (const path of paths.filter((one) => one.startsWith(`${folder}/`)).toReversed()) {
-    await promisify(execFile)('umount', ['--lazy', path])
   }
 }
 

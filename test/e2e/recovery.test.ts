@@ -55,17 +55,17 @@ describe('after a SIGKILL everything comes back without a hand', { timeout: 600_
   }
 
   it('agent: handlers are adopted, not started again', async () => {
-    const earlier = (await product.containers()).map(({ Id }) => Id).toSorted()
+    const earlier = (await product.handlers()).map(({ Id }) => Id).toSorted()
     await killPart('agent')
     await assertCallsWork()
     await eventually(
       async () => {
-        const now = (await product.containers()).map(({ Id }) => Id).toSorted()
+        const now = (await product.handlers()).map(({ Id }) => Id).toSorted()
         return now.length === earlier.length
       },
       { timeoutMs: RECOVERY_MS },
     )
-    const now = (await product.containers()).map(({ Id }) => Id).toSorted()
+    const now = (await product.handlers()).map(({ Id }) => Id).toSorted()
     assert.deepEqual(now, earlier)
     await assertDeployWorks('after-agent')
   })
@@ -86,7 +86,7 @@ describe('after a SIGKILL everything comes back without a hand', { timeout: 600_
 
   it('a handler: it is replaced', async () => {
     const docker = new Docker()
-    const victim = (await product.containers()).find(({ Labels }) => Labels['shoal.fn'] === 'echo')
+    const victim = (await product.handlers()).find(({ fn }) => fn === 'echo')
     assert.ok(victim !== undefined)
     await docker.getContainer(victim.Id).kill({ signal: 'SIGKILL' })
     await assertCallsWork()

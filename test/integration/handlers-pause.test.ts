@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DockerEngine } from '#agent/handlers/index.ts'
@@ -118,6 +120,25 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
     })
   })
 }
+
+describe('a paused handler that is stopped', () => {
+  it('is woken first, so that its function may clean up', async () => {
+    await using scope = await handlerScope('process')
+    const mark = join(scope.folder, 'cleaned')
+    const files = {
+      'index.mjs': `import { writeFileSync } from 'node:fs'
+        process.on('exit', () => writeFileSync(process.env.MARK, 'up'))
+        export default () => new Response('ok')`,
+    }
+    const handler = await scope.handler('nodejs', await scope.bundle(files), {
+      env: { MARK: mark },
+    })
+    await handler.start()
+    await handler.pause(within())
+    await handler.stop(within())
+    assert.equal(await readFile(mark, 'utf8'), 'up')
+  })
+})
 
 describe('a paused handler whose engine goes away', () => {
   it('stays paused, says why it cannot wake up, and answers when the engine is back', async () => {

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import Docker from 'dockerode'
+import { HandlerFolders } from '#agent/handlers/index.ts'
 import { childScope, type ChildExit, type ChildScope } from './process.ts'
 import { freePort } from './ports.ts'
 import { tempFolder } from './temp.ts'
@@ -46,6 +47,8 @@ export interface ProductScope extends AsyncDisposable {
   url(path: string): string
   /** Containers of this installation, running or not. */
   containers(): Promise<readonly Docker.ContainerInfo[]>
+  /** Those of functions; spares have none. */
+  handlers(): Promise<readonly { readonly fn: string; readonly Id: string }[]>
 }
 
 export interface RunOptions {
@@ -119,6 +122,14 @@ export async function productScope(
     run,
     url: (path) => `http://127.0.0.1:${ports.http}${path}`,
     containers,
+    async handlers() {
+      const found = await containers()
+      const { records } = (await HandlerFolders.open(join(data, 'agent/h'))).read()
+      return records.flatMap(({ id, fn }) => {
+        const container = found.find(({ Labels }) => Labels['shoal.handler'] === id)
+        return container === undefined ? [] : [{ fn, Id: container.Id }]
+      })
+    },
     async [Symbol.asyncDispose]() {
       await child?.kill('SIGTERM')
       const left = env['SHOAL_ENGINE'] === 'process' ? [] : await containers()
