@@ -66,6 +66,13 @@ func (c *call) whole(bytesMax int) ([]byte, bool) {
 	return body, true
 }
 
+// putBack returns what `whole` gave and found no room.
+func (c *call) putBack(body []byte) {
+	c.mu.Lock()
+	c.parts = append(c.parts, body)
+	c.mu.Unlock()
+}
+
 // receive takes body bytes from the agent.
 func (c *call) receive(data []byte, last bool) error {
 	c.mu.Lock()

@@ -1,26 +1,25 @@
 package main
 
 import (
-	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
-const (
-	readBufferBytes = 262144
-	greetingTime    = 5 * time.Second
-)
+const greetingTime = 5 * time.Second
 
 // connection is one connection to the agent, and the calls in flight on it.
 type connection struct {
-	runner          *runner
-	socket          net.Conn
+	runner *runner
+	// does not block; the loop reads it, the writer writes it
+	socket          int
+	openedAt        time.Time
+	loop            *loop
 	writer          *writer
 	windowBytes     int
 	payloadBytesMax int
@@ -30,45 +29,52 @@ type connection struct {
 	calls map[uint32]*call
 }
 
-func newConnection(socket net.Conn, r *runner) *connection {
-	return &connection{
+func newConnection(socket int, r *runner) *connection {
+	n := &connection{
 		runner:          r,
 		socket:          socket,
+		openedAt:        time.Now(),
 		writer:          newWriter(socket, r.logs.drain),
 		windowBytes:     windowBytes,
 		payloadBytesMax: payloadBytesMax,
 		calls:           make(map[uint32]*call),
 	}
+	n.loop = &loop{conn: n}
+	return n
+}
+
+// dial connects to the agent.
+func dial(path string) (int, error) {
+	socket, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return none, err
+	}
+	if err = syscall.Connect(socket, &syscall.SockaddrUnix{Name: path}); err == nil {
+		err = syscall.SetNonblock(socket, true)
+	}
+	if err != nil {
+		closeFd(&socket)
+	}
+	return socket, err
 }
 
 // serve speaks until the connection ends. The error is undefined when the agent simply went.
 func (n *connection) serve() (bool, error) {
 	n.send(typeHello, n.runner.hello())
-	_ = n.socket.SetReadDeadline(time.Now().Add(greetingTime))
-	in := bufio.NewReaderSize(n.socket, readBufferBytes)
-	err := n.read(in)
+	err := n.loop.run()
 	n.runner.logs.attach(nil)
 	n.writer.close(0)
-	_ = n.socket.Close()
-	for _, each := range n.all() {
-		each.cancel()
-	}
+	_ = syscall.Shutdown(n.socket, syscall.SHUT_RDWR)
+	<-n.writer.done
+	_ = syscall.Close(n.socket)
 	if err == io.EOF {
 		return n.welcomed, nil
 	}
 	return n.welcomed, err
 }
 
-func (n *connection) read(in *bufio.Reader) error {
-	for {
-		f, err := readFrame(in, payloadBytesMax)
-		if err != nil {
-			return err
-		}
-		if err := n.onFrame(&f); err != nil {
-			return err
-		}
-	}
+func (n *connection) greetingOverdue() bool {
+	return !n.welcomed && time.Since(n.openedAt) >= greetingTime
 }
 
 func (n *connection) send(kind byte, message any) {
@@ -133,7 +139,6 @@ func (n *connection) onWelcome(payload []byte) error {
 		complain("the agent refuses this runner: " + message.Error)
 		os.Exit(exitRefused)
 	}
-	_ = n.socket.SetReadDeadline(time.Time{})
 	n.welcomed = true
 	n.windowBytes = bounded(message.WindowBytes, 65536, 1048576, windowBytes)
 	n.payloadBytesMax = bounded(message.PayloadBytesMax, 131072, payloadBytesMax, payloadBytesMax)
@@ -189,7 +194,7 @@ func (n *connection) onRequest(f *frame) error {
 	n.mu.Lock()
 	n.calls[f.id] = c
 	n.mu.Unlock()
-	go r.execute(c)
+	n.loop.waiting = append(n.loop.waiting, c)
 	return nil
 }
 

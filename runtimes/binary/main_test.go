@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
@@ -85,6 +84,20 @@ func (r *slowReader) Read(into []byte) (int, error) {
 	return n, nil
 }
 
+func readFrame(from io.Reader) (frame, error) {
+	in := newFrameBuffer()
+	for {
+		if f, ok, err := in.next(payloadBytesMax); ok || err != nil {
+			return f, err
+		}
+		n, err := from.Read(in.room())
+		if err != nil {
+			return frame{}, err
+		}
+		in.add(n)
+	}
+}
+
 func TestFramesAreRead(t *testing.T) {
 	var vectors []frameVector
 	readVectors(t, "frames.json", &vectors)
@@ -94,7 +107,7 @@ func TestFramesAreRead(t *testing.T) {
 	random := rand.New(rand.NewSource(1))
 	for _, vector := range vectors {
 		stream := unhex(t, vector.Hex)
-		f, err := readFrame(bufio.NewReader(&slowReader{stream, random}), payloadBytesMax)
+		f, err := readFrame(&slowReader{stream, random})
 		if err != nil {
 			t.Fatalf("%s: %v", vector.Name, err)
 		}
@@ -166,7 +179,7 @@ func TestLocalErrorsAreSeen(t *testing.T) {
 			continue
 		}
 		seen++
-		f, err := readFrame(bufio.NewReader(bytes.NewReader(unhex(t, vector.Hex))), payloadBytesMax)
+		f, err := readFrame(bytes.NewReader(unhex(t, vector.Hex)))
 		if err == nil {
 			err = checkPayload(&f)
 		}

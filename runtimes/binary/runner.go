@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -26,9 +25,9 @@ type runner struct {
 	handler    string
 	processes  *processes
 	logs       *logs
-	// one token per program that is being started
-	slots  chan struct{}
-	tokens uint64
+	// programs being started at once, at most
+	startsMax int
+	tokens    uint64
 
 	mu          sync.Mutex
 	state       string
@@ -46,7 +45,7 @@ func newRunner(socketPath, handler string, processes *processes) *runner {
 		handler:    handler,
 		processes:  processes,
 		logs:       &logs{},
-		slots:      make(chan struct{}, startsAtOnce()),
+		startsMax:  startsAtOnce(),
 		state:      "empty",
 	}
 }
@@ -63,7 +62,7 @@ func startsAtOnce() int {
 func (r *runner) run() {
 	wait := reconnectMin
 	for {
-		socket, err := net.Dial("unix", r.socketPath)
+		socket, err := dial(r.socketPath)
 		if err == nil {
 			conn := newConnection(socket, r)
 			r.setConnection(conn)
@@ -178,19 +177,6 @@ func (r *runner) ready() map[string]any {
 
 func (r *runner) nextToken() string {
 	return r.handler + "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(atomic.AddUint64(&r.tokens, 1), 10)
-}
-
-// acquireSlot waits for the right to start a program; false: the call was cancelled meanwhile.
-func (r *runner) acquireSlot(c *call) bool {
-	if c.stopped() {
-		return false
-	}
-	select {
-	case r.slots <- struct{}{}:
-		return true
-	case <-c.cancelled:
-		return false
-	}
 }
 
 func (r *runner) isDraining() bool {
