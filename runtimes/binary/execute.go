@@ -66,17 +66,8 @@ func (e *execution) start(program *program, processes *processes) error {
 	if err != nil {
 		return err
 	}
-	var files [len(p.children)]uintptr
-	for at, fd := range p.children {
-		files[at] = uintptr(fd)
-	}
 	e.pipes = p
-	e.child, err = processes.start(program.argv, &syscall.ProcAttr{
-		Dir:   program.dir,
-		Env:   append(callEnv(program.env, e.call.request), e.token),
-		Files: files[:],
-		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
-	})
+	e.child, err = processes.start(program, append(callEnv(e.call.request), e.token), p.children[:])
 	p.closeChildren()
 	if err != nil {
 		p.closeOwn()
@@ -119,6 +110,9 @@ func (e *execution) finish(status syscall.WaitStatus, cancelled bool) {
 	switch {
 	case cancelled:
 		c.fail(kindCancelled, "cancelled")
+	case e.child.spawning.err() != nil:
+		err := e.child.spawning.err()
+		c.fail(startKind(err), "cannot start the program: "+err.Error())
 	case status.ExitStatus() != 0:
 		tail := e.tail.Bytes()
 		if len(tail) > errorTailBytes {

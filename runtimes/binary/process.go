@@ -24,8 +24,9 @@ type processes struct {
 
 // child is a program that was started and has not been waited for.
 type child struct {
-	owner *processes
-	pid   int
+	owner    *processes
+	spawning *spawning
+	pid      int
 	// readable when the program has ended; none: this kernel has no such descriptors. Its owner closes it.
 	pidfd   int
 	watched bool
@@ -40,8 +41,6 @@ const (
 	wNoWait             = 0x01000000
 	// si_pid in the kernel's siginfo_t on 64-bit Linux
 	siginfoPidOffset = 16
-	// The same number on all architectures.
-	sysPidfdOpen = 434
 	// The collector looks again for a child whose end somebody else is about to see.
 	collectAgain = 2 * time.Millisecond
 )
@@ -49,24 +48,24 @@ const (
 func startProcesses() *processes {
 	// Outside a container: orphans of the programs come to this process in place of init.
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0)
+	lowDescriptorsTaken()
 	p := &processes{children: make(map[int]*child), born: make(chan struct{}, 1)}
 	go p.collect()
 	return p
 }
 
-// start starts a program as leader of a session of its own.
+// start starts a program for a call, with its own part of the environment.
 //
 // It dies with the thread that started it (PDEATHSIG), and so with the runner: Go ends no thread before.
-func (p *processes) start(argv []string, attr *syscall.ProcAttr) (*child, error) {
+func (p *processes) start(program *program, env []string, files []int) (*child, error) {
 	p.starting.RLock()
 	defer p.starting.RUnlock()
-	pid, err := syscall.ForkExec(argv[0], argv, attr)
+	spawning, pid, err := spawn(program, env, files)
 	if err != nil {
 		return nil, err
 	}
-	c := &child{owner: p, pid: pid, pidfd: none, end: make(chan syscall.WaitStatus, 1)}
-	if fd, _, errno := syscall.RawSyscall(sysPidfdOpen, uintptr(pid), 0, 0); errno == 0 {
-		c.pidfd = int(fd)
+	c := &child{
+		owner: p, spawning: spawning, pid: pid, pidfd: int(spawning.pidfd), end: make(chan syscall.WaitStatus, 1),
 	}
 	p.mu.Lock()
 	p.children[pid] = c

@@ -139,7 +139,7 @@ func (r *runner) init(message *initMessage) error {
 		r.state, r.problem = "failed", err.Error()
 		return nil
 	}
-	r.program = &program{argv: argv, dir: dir, env: sharedEnv(message)}
+	r.program = newProgram(argv, dir, sharedEnv(message))
 	r.state = "ready"
 	return nil
 }
