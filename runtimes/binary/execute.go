@@ -78,19 +78,20 @@ func (e *execution) start(program *program, processes *processes) error {
 // answerQuickly answers for a program that has ended, with what it has left in its pipes.
 func (e *execution) answerQuickly() {
 	status, _ := e.child.reap()
-	if !e.pipes.whole() {
+	buffer, _ := heldBuffers.Get().(*[heldBytesMax]byte)
+	defer heldBuffers.Put(buffer)
+	stdout, stderr, meta, whole := e.pipes.left(buffer[:0])
+	if !whole {
 		end := make(chan syscall.WaitStatus, 1)
 		end <- status
 		e.attend(end)
 		return
 	}
-	buffer, _ := heldBuffers.Get().(*[heldBytesMax]byte)
-	e.keepErrors(readAll(e.pipes.stderr, nil), true)
-	e.meta.write(readAll(e.pipes.meta, nil))
-	e.held = readAll(e.pipes.stdout, buffer[:0])
 	e.pipes.closeOwn()
+	e.keepErrors(stderr, true)
+	e.meta.write(meta)
+	e.held = stdout
 	e.finish(status, e.call.stopped())
-	heldBuffers.Put(buffer)
 }
 
 // attend gives the program goroutines that feed it, take its output, and answer for it.

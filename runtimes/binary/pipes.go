@@ -70,30 +70,38 @@ func (p *pipes) openStdin(c *call) error {
 	return nil
 }
 
-// whole is true when what all three pipes hold can be read to its end without waiting: nobody can write to them any more.
-func (p *pipes) whole() bool {
-	polled := []pollFd{{fd: int32(p.stdout)}, {fd: int32(p.stderr)}, {fd: int32(p.meta)}}
-	if n, err := poll(polled, 0); n != len(polled) || err != nil {
-		return false
+// left is what waits in the three pipes; false: somebody could still write to them.
+//
+// stdout is appended to `held`, which has room for what a pipe holds.
+func (p *pipes) left(held []byte) (stdout, stderr, meta []byte, whole bool) {
+	polled := [...]pollFd{{fd: int32(p.stdout), events: pollIn}, {fd: int32(p.stderr), events: pollIn}, {fd: int32(p.meta), events: pollIn}}
+	if n, err := poll(polled[:], 0); n != len(polled) || err != nil {
+		return nil, nil, nil, false
 	}
-	for _, each := range polled {
+	out := [...][]byte{held, nil, nil}
+	for at, each := range polled {
 		if each.revents&pollHup == 0 {
-			return false
+			return nil, nil, nil, false
+		}
+		if each.revents&pollIn != 0 {
+			out[at] = readAll(int(each.fd), out[at])
 		}
 	}
-	return true
+	return out[0], out[1], out[2], true
 }
 
 // readAll appends what a pipe holds that nobody can write to any more.
 func readAll(fd int, to []byte) []byte {
 	for {
 		if len(to) == cap(to) {
-			to = append(to, 0)[:len(to)]
+			to = append(to, make([]byte, pipeBytesSure)...)[:len(to)]
 		}
 		n, err := syscall.Read(fd, to[len(to):cap(to)])
 		if n > 0 {
 			to = to[:len(to)+n]
-		} else if err != syscall.EINTR {
+		}
+		// Less than there was room for: the pipe is empty.
+		if err != syscall.EINTR && len(to) < cap(to) {
 			return to
 		}
 	}

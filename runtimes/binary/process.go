@@ -42,7 +42,7 @@ const (
 	// si_pid in the kernel's siginfo_t on 64-bit Linux
 	siginfoPidOffset = 16
 	// The collector looks again for a child whose end somebody else is about to see.
-	collectAgain = 2 * time.Millisecond
+	collectAgain = 5 * time.Millisecond
 )
 
 func startProcesses() *processes {

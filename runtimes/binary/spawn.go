@@ -51,7 +51,7 @@ const (
 // cloneSteps makes the process, with all signals blocked meanwhile; its pid, or a negative error number.
 func cloneSteps(s *spawning) int
 
-// spawn starts a program as leader of a session of its own, which is killed with the runner; files are its descriptors from 0 on.
+// spawn starts a program as leader of a process group of its own, which is killed with the runner; files are its descriptors from 0 on.
 func spawn(program *program, env []string, files []int) (*spawning, int, error) {
 	s := &spawning{
 		allSignals: ^uint64(0),
@@ -88,7 +88,7 @@ func (s *spawning) prepare(files []int) {
 		}
 	}
 	add(syscall.SYS_RT_SIGPROCMASK, sigSetMask, address(&s.usualSignals), 0, signalSetBytes)
-	add(syscall.SYS_SETSID)
+	add(syscall.SYS_SETPGID, 0, 0)
 	add(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL))
 	for at, fd := range files {
 		add(syscall.SYS_DUP3, uintptr(fd), uintptr(at), 0)
