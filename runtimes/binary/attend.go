@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -194,36 +192,10 @@ func (e *execution) readErrors(stderr *os.File) {
 	buffer := make([]byte, readBytes)
 	for {
 		n, err := stderr.Read(buffer)
-		e.keepErrors(buffer[:n], err != nil)
+		e.errors.add(e.call.id, buffer[:n], err != nil)
 		if err != nil {
 			return
 		}
-	}
-}
-
-// keepErrors logs what came on stderr line by line, and keeps its end for an error's text.
-func (e *execution) keepErrors(data []byte, last bool) {
-	e.keepTail(data)
-	for len(data) > 0 {
-		at := bytes.IndexByte(data, '\n')
-		if at < 0 {
-			e.line = append(e.line, data...)
-			break
-		}
-		e.line = append(e.line, data[:at]...)
-		e.logs.line(e.call.id, levelError, strings.TrimSuffix(string(e.line), "\r"))
-		e.line, data = e.line[:0], data[at+1:]
-	}
-	if len(e.line) > logLineBytesMax || (last && len(e.line) > 0) {
-		e.logs.line(e.call.id, levelError, string(e.line))
-		e.line = e.line[:0]
-	}
-}
-
-func (e *execution) keepTail(data []byte) {
-	e.tail.Write(data)
-	if e.tail.Len() > 2*errorTailBytes {
-		e.tail.Next(e.tail.Len() - errorTailBytes)
 	}
 }
 

@@ -27,6 +27,8 @@ type connection struct {
 
 	mu    sync.Mutex
 	calls map[uint32]*call
+	// READY may be sent (after WELCOME), and has been
+	mayBeReady, readySent bool
 }
 
 func newConnection(socket int, r *runner) *connection {
@@ -142,6 +144,9 @@ func (n *connection) onWelcome(payload []byte) error {
 	n.welcomed = true
 	n.windowBytes = bounded(message.WindowBytes, 65536, 1048576, windowBytes)
 	n.payloadBytesMax = bounded(message.PayloadBytesMax, 131072, payloadBytesMax, payloadBytesMax)
+	n.mu.Lock()
+	n.mayBeReady = true
+	n.mu.Unlock()
 	n.sayReady()
 	n.runner.logs.attach(n.writer)
 	return nil
@@ -159,8 +164,13 @@ func (n *connection) onInit(payload []byte) error {
 	return nil
 }
 
+// sayReady sends READY when it is due, once.
 func (n *connection) sayReady() {
-	if ready := n.runner.ready(); ready != nil {
+	ready := n.runner.ready()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if ready != nil && n.mayBeReady && !n.readySent {
+		n.readySent = true
 		n.send(typeReady, ready)
 	}
 }
@@ -194,7 +204,11 @@ func (n *connection) onRequest(f *frame) error {
 	n.mu.Lock()
 	n.calls[f.id] = c
 	n.mu.Unlock()
-	n.loop.waiting = append(n.loop.waiting, c)
+	if r.stay != nil {
+		go r.stay.answer(c)
+	} else {
+		n.loop.waiting = append(n.loop.waiting, c)
+	}
 	return nil
 }
 

@@ -1,10 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,8 +10,6 @@ import (
 const (
 	// Held back until the program ends, so that one that fails after a few lines answers with an error.
 	heldBytesMax = 65536
-	// End of stderr that an error carries.
-	errorTailBytes = 4096
 	// A pipe takes so much at once, usually; and so much at the very least.
 	pipeBytes     = 65536
 	pipeBytesSure = 4096
@@ -28,7 +22,6 @@ type execution struct {
 	call  *call
 	child *child
 	pipes *pipes
-	logs  *logs
 	// its entry in the environments of all that belongs to it
 	token     string
 	startedAt time.Time
@@ -41,15 +34,14 @@ type execution struct {
 	held    []byte
 	meta    meta
 
-	tail bytes.Buffer
-	line []byte
+	errors stderrLog
 }
 
 var heldBuffers = sync.Pool{New: func() any { return new([heldBytesMax]byte) }}
 
 // start starts the program for a call. The execution is nil when that cannot be done: then the call has been answered.
 func (r *runner) start(c *call) *execution {
-	e := &execution{call: c, logs: r.logs, token: "SHOAL_CALL=" + r.nextToken(), startedAt: time.Now()}
+	e := &execution{call: c, errors: stderrLog{logs: r.logs}, token: "SHOAL_CALL=" + r.nextToken(), startedAt: time.Now()}
 	if err := e.start(r.program, r.processes); err != nil {
 		c.fail(startKind(err), "cannot start the program: "+err.Error())
 		return nil
@@ -88,7 +80,7 @@ func (e *execution) answerQuickly() {
 		return
 	}
 	e.pipes.closeOwn()
-	e.keepErrors(stderr, true)
+	e.errors.add(e.call.id, stderr, true)
 	e.meta.write(meta)
 	e.held = stdout
 	e.finish(status, e.call.stopped())
@@ -115,16 +107,7 @@ func (e *execution) finish(status syscall.WaitStatus, cancelled bool) {
 		err := e.child.spawning.err()
 		c.fail(startKind(err), "cannot start the program: "+err.Error())
 	case status.ExitStatus() != 0:
-		tail := e.tail.Bytes()
-		if len(tail) > errorTailBytes {
-			tail = tail[len(tail)-errorTailBytes:]
-		}
-		text := endText(status)
-		if len(tail) > 0 {
-			// The last line in front: callers see the first line of an error, and a program says last what was wrong.
-			text += ": " + lastLine(tail) + "\n" + string(tail)
-		}
-		c.fail(kindFunction, strings.TrimRight(text, "\n"))
+		c.fail(kindFunction, e.errors.endText(status))
 	case e.started:
 		c.write(nil, true)
 	default:
@@ -135,18 +118,6 @@ func (e *execution) finish(status syscall.WaitStatus, cancelled bool) {
 		}
 		c.respond(code, head, e.held, true)
 	}
-}
-
-func lastLine(text []byte) string {
-	trimmed := bytes.TrimRight(text, "\r\n")
-	return string(trimmed[bytes.LastIndexByte(trimmed, '\n')+1:])
-}
-
-func endText(status syscall.WaitStatus) string {
-	if status.Signaled() {
-		return fmt.Sprintf("the program was ended by signal %d (%s)", int(status.Signal()), status.Signal())
-	}
-	return "exit status " + strconv.Itoa(status.ExitStatus())
 }
 
 func startKind(err error) byte {

@@ -33,6 +33,7 @@ const (
 	kindBadAnswer = 2
 	kindCancelled = 3
 	kindLimit     = 4
+	kindExited    = 5
 
 	levelInfo  = 1
 	levelWarn  = 2

@@ -35,8 +35,10 @@ type runner struct {
 	problem     string
 	concurrency int
 	program     *program
-	draining    bool
-	conn        *connection
+	// nil: the program is started for every call
+	stay     *stay
+	draining bool
+	conn     *connection
 }
 
 func newRunner(socketPath, handler string, processes *processes) *runner {
@@ -135,13 +137,36 @@ func (r *runner) init(message *initMessage) error {
 		dir = "/shoal/fn"
 	}
 	argv, err := findProgram(dir, message.Entry)
+	var settings *staySettings
+	if err == nil {
+		settings, err = readStaySettings(dir)
+	}
 	if err != nil {
 		r.state, r.problem = "failed", err.Error()
 		return nil
 	}
 	r.program = newProgram(argv, dir, sharedEnv(message))
-	r.state = "ready"
+	if settings == nil {
+		r.state = "ready"
+		return nil
+	}
+	r.state = "loading"
+	r.stay = startStay(r, *settings, r.loaded)
 	return nil
+}
+
+// loaded: a program that stays alive is ready, or will not be.
+func (r *runner) loaded(err error) {
+	r.mu.Lock()
+	r.state = "ready"
+	if err != nil {
+		r.state, r.problem = "failed", err.Error()
+	}
+	conn := r.conn
+	r.mu.Unlock()
+	if conn != nil {
+		conn.sayReady()
+	}
 }
 
 // sharedEnv is the runner's own environment without what is meant for it, and the function's.
@@ -200,6 +225,9 @@ func (r *runner) exit(code int) {
 	r.mu.Lock()
 	conn := r.conn
 	r.mu.Unlock()
+	if r.stay != nil {
+		r.stay.close()
+	}
 	if conn != nil {
 		conn.writer.close(flushWait)
 	}
