@@ -9,7 +9,15 @@
  * no input and output at all. `--runner` puts a runner that was built by hand into the image's place.
  */
 import { execFileSync } from 'node:child_process'
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -63,7 +71,9 @@ async function startHandler(name: keyof typeof PROGRAMS, tools: string): Promise
   const image = values.image ?? testImages().docker?.binary?.run
   if (image === undefined) throw new Error('no image of the binary runtime: run the bootstrap')
   const id = docker(
-    'run --detach --network=none --read-only --tmpfs=/tmp:exec --cap-drop=ALL --pids-limit=128 --memory=128m'.split(' '),
+    'run --detach --network=none --read-only --tmpfs=/tmp:exec --cap-drop=ALL --pids-limit=128 --memory=128m'.split(
+      ' ',
+    ),
     [`--cpus=${values.cpus}`, '--security-opt=no-new-privileges', '--label=shoal-bench=spawn'],
     [`--volume=${scope.folder}:/shoal:ro`, `--volume=${tools}:/bench:ro`],
     values.runner === undefined ? [] : [`--volume=${values.runner}:/runner/runner:ro`],
@@ -76,7 +86,9 @@ async function startHandler(name: keyof typeof PROGRAMS, tools: string): Promise
   return {
     calls: () => callsPerSecond(scope),
     spawns: (spawner, mode) =>
-      Number(docker(['exec', id, `/bench/${spawner}`, `${AT_ONCE}`, values.seconds, mode, program])),
+      Number(
+        docker(['exec', id, `/bench/${spawner}`, `${AT_ONCE}`, values.seconds, mode, program]),
+      ),
     [Symbol.asyncDispose]: async () => {
       docker(['rm', '--force', id])
       await scope[Symbol.asyncDispose]()
