@@ -123,6 +123,8 @@ func (l *loop) look() {
 		switch {
 		case ended && !e.attended:
 			e.answerQuickly()
+		case ended && !e.over.Load():
+			e.child.reportEnd()
 		case !ended && !e.attended && running >= quickTime:
 			e.attend(e.child.watch())
 		}

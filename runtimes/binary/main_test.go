@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 type frameVector struct {
@@ -327,4 +328,71 @@ func TestLogLinesAreBounded(t *testing.T) {
 	if l.bytes > logBytesMax {
 		t.Errorf("%d bytes kept", l.bytes)
 	}
+}
+
+func TestAnswersOfProgramsThatStay(t *testing.T) {
+	for _, row := range []struct {
+		line  string
+		want  answerLine
+		wrong bool
+	}{
+		{"7 100\n", answerLine{7, 100, ""}, false},
+		{"7 0 {\"status\": 201}\r\n", answerLine{7, 0, "{\"status\": 201}"}, false},
+		{"7\n", answerLine{}, true},
+		{"hello world\n", answerLine{}, true},
+		{"7 -1\n", answerLine{}, true},
+		{"-7 1\n", answerLine{}, true},
+		{"7 1x\n", answerLine{}, true},
+		{"7 99999999\n", answerLine{}, true},
+		{"99999999999999999999999 1\n", answerLine{}, true},
+	} {
+		got, err := parseAnswerLine(row.line)
+		if (err != nil) != row.wrong || (err == nil && got != row.want) {
+			t.Errorf("%q: %+v %v", row.line, got, err)
+		}
+	}
+	for _, row := range []struct {
+		about   string
+		status  int
+		head    string
+		failure string
+		wrong   bool
+	}{
+		{"", 200, "", "", false},
+		{`{"status": 404, "headers": {"X-A": "b"}}`, 404, "x-a\nb", "", false},
+		{`{"error": "no"}`, 0, "", "no", false},
+		{`{"status": 99}`, 0, "", "", true},
+		{`{"stauts": 200}`, 0, "", "", true},
+		{`{"headers": {"x y": "b"}}`, 0, "", "", true},
+		{`{"headers": {"x-a": "b\nstatus: 500"}}`, 0, "", "", true},
+		{`hello`, 0, "", "", true},
+	} {
+		status, head, failure, err := parseAbout(row.about)
+		if (err != nil) != row.wrong {
+			t.Errorf("%s: %v", row.about, err)
+		}
+		if err == nil && (status != row.status || head != row.head || failure != row.failure) {
+			t.Errorf("%s: %d %q %q", row.about, status, head, failure)
+		}
+	}
+}
+
+func TestStringsForTheKernel(t *testing.T) {
+	got := cStrings([]string{"a=1", "", "x=a\x00b"})
+	if len(got) != 4 || got[3] != nil {
+		t.Fatalf("%d pointers", len(got))
+	}
+	for at, want := range []string{"a=1", "", "x=ab"} {
+		if text := cString(got[at]); text != want {
+			t.Errorf("%q, not %q", text, want)
+		}
+	}
+}
+
+func cString(start *byte) string {
+	var text []byte
+	for at := unsafe.Pointer(start); *(*byte)(at) != 0; at = unsafe.Add(at, 1) {
+		text = append(text, *(*byte)(at))
+	}
+	return string(text)
 }

@@ -30,7 +30,9 @@ type child struct {
 	// readable when the program has ended; none: this kernel has no such descriptors. Its owner closes it.
 	pidfd   int
 	watched bool
-	// gets the one status
+	// somebody takes its status
+	claimed bool
+	// gets the one status of a watched child
 	end chan syscall.WaitStatus
 }
 
@@ -41,8 +43,8 @@ const (
 	wNoWait             = 0x01000000
 	// si_pid in the kernel's siginfo_t on 64-bit Linux
 	siginfoPidOffset = 16
-	// The collector looks again for a child whose end somebody else is about to see.
-	collectAgain = 5 * time.Millisecond
+	// The collector has seen the end of a child that is its starter's: it looks again then, and costs little where many end.
+	collectAgain = 10 * time.Millisecond
 )
 
 func startProcesses() *processes {
@@ -85,8 +87,15 @@ func (c *child) watch() <-chan syscall.WaitStatus {
 	return c.end
 }
 
-// reap takes the status of a program that has ended, and ends what it leaves running.
+// reap takes the status of a program that has ended, and ends what it leaves running; false: somebody else has done so.
 func (c *child) reap() (syscall.WaitStatus, bool) {
+	c.owner.mu.Lock()
+	claimed := c.claimed
+	c.claimed = true
+	c.owner.mu.Unlock()
+	if claimed {
+		return 0, false
+	}
 	// While it is not waited for, its group's number is not used again.
 	_ = syscall.Kill(-c.pid, syscall.SIGKILL)
 	var status syscall.WaitStatus
@@ -101,6 +110,13 @@ func (c *child) reap() (syscall.WaitStatus, bool) {
 	}
 	c.owner.mu.Unlock()
 	return status, err == nil
+}
+
+// reportEnd tells who watches a program that has ended.
+func (c *child) reportEnd() {
+	if status, ok := c.reap(); ok {
+		c.end <- status
+	}
 }
 
 // collect waits for the end of every child that nobody else waits for, adopted ones included.
@@ -138,9 +154,7 @@ func (p *processes) collectOne(pid int) bool {
 		return true
 	}
 	if watched {
-		if status, ok := c.reap(); ok {
-			c.end <- status
-		}
+		c.reportEnd()
 	}
 	return watched
 }

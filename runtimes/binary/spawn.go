@@ -44,6 +44,7 @@ const (
 	stepFailedStatus = 127
 	cloneVM          = 0x100
 	clonePidfd       = 0x1000
+	cloneVfork       = 0x4000
 	sigSetMask       = 2
 	signalSetBytes   = 8
 )
@@ -56,17 +57,18 @@ func spawn(program *program, env []string, files []int) (*spawning, int, error) 
 	s := &spawning{
 		allSignals: ^uint64(0),
 		pidfd:      none,
-		flags:      cloneVM | clonePidfd | uintptr(syscall.SIGCHLD),
 		argv:       program.argv,
 		env:        append(append(make([]*byte, 0, len(program.env)+len(env)+1), program.env...), cStrings(env)...),
 		dir:        program.dir,
 	}
 	s.prepare(files)
-	pid := cloneSteps(s)
-	if pid == -int(syscall.EINVAL) {
-		// A kernel, or what stands for one, that has no pidfd.
-		s.flags &^= clonePidfd
-		pid = cloneSteps(s)
+	pid := -int(syscall.EINVAL)
+	// What stands for a kernel (gVisor, QEMU's user mode) may have no pidfd, or know only vfork.
+	for _, flags := range [...]uintptr{cloneVM | clonePidfd, cloneVM, cloneVM | cloneVfork} {
+		if pid == -int(syscall.EINVAL) {
+			s.flags = flags | uintptr(syscall.SIGCHLD)
+			pid = cloneSteps(s)
+		}
 	}
 	if pid < 0 {
 		return nil, 0, syscall.Errno(-pid)
@@ -109,10 +111,17 @@ func address[T any](of *T) uintptr { return uintptr(unsafe.Pointer(of)) }
 
 // cStrings is a list as the kernel takes it, with nil at its end. A NUL inside cannot be said and is left out.
 func cStrings(list []string) []*byte {
+	bytes := len(list)
+	for _, each := range list {
+		bytes += len(each)
+	}
+	// In one piece, which is never moved: it has room for all.
+	text := make([]byte, 0, bytes)
 	out := make([]*byte, 0, len(list)+1)
 	for _, each := range list {
-		bytes := append([]byte(strings.ReplaceAll(each, "\x00", "")), 0)
-		out = append(out, &bytes[0])
+		start := len(text)
+		text = append(append(text, strings.ReplaceAll(each, "\x00", "")...), 0)
+		out = append(out, &text[start])
 	}
 	return append(out, nil)
 }
