@@ -47,13 +47,45 @@ const BODY = Buffer.alloc(100, 'x')
 const SOURCES = join(import.meta.dirname, 'spawn')
 const SETTINGS: LaneSettings = { ...LANE_SETTINGS, concurrency: 64, queue: 0 }
 
-/** What is started for each call: all of them give their standard input back. */
-const PROGRAMS = {
-  'sh script': (folder: string): void =>
-    writeFileSync(join(folder, 'fn.sh'), '#!/bin/sh\nexec cat\n', { mode: 0o755 }),
-  'static program': (folder: string): void =>
-    symlinkSync('/usr/local/busybox/cat', join(folder, 'cat')),
-} as const
+const STAYS = `#!/bin/sh
+echo ready
+while read -r id bytes about; do
+  body=$(head -c "$bytes")
+  printf '%s %s\\n%s' "$id" "$bytes" "$body"
+done
+`
+
+interface Program {
+  readonly name: string
+  /** What the spawners start; absent: the program stays alive, and there is nothing to compare with. */
+  readonly started?: string
+  place(folder: string): void
+}
+
+/** All of them give the body back. */
+const PROGRAMS: readonly Program[] = [
+  {
+    name: 'sh script',
+    started: '/shoal/fn/fn.sh',
+    place: (folder) => writeScript(folder, '#!/bin/sh\nexec cat\n'),
+  },
+  {
+    name: 'static program',
+    started: '/shoal/fn/cat',
+    place: (folder) => symlinkSync('/usr/local/busybox/cat', join(folder, 'cat')),
+  },
+  {
+    name: 'sh script that stays',
+    place: (folder) => {
+      writeScript(folder, STAYS)
+      writeFileSync(join(folder, 'shoal.json'), '{"stay": {}}')
+    },
+  },
+]
+
+function writeScript(folder: string, text: string): void {
+  writeFileSync(join(folder, 'fn.sh'), text, { mode: 0o755 })
+}
 
 interface Handler extends AsyncDisposable {
   /** Runs calls for a while, and resolves to how many were answered per second. */
@@ -62,37 +94,36 @@ interface Handler extends AsyncDisposable {
   spawns(spawner: string, mode: 'pipes' | 'null'): number
 }
 
-async function startHandler(name: keyof typeof PROGRAMS, tools: string): Promise<Handler> {
-  const scope = await LinkScope.open()
+async function startHandler(program: Program, tools: string): Promise<Handler> {
+  await using opening = new AsyncDisposableStack()
+  const scope = opening.use(await LinkScope.open())
   const folder = join(scope.folder, 'fn')
   mkdirSync(folder)
-  PROGRAMS[name](folder)
+  program.place(folder)
   chmodSync(scope.folder, 0o755)
   const image = values.image ?? testImages().docker?.binary?.run
   if (image === undefined) throw new Error('no image of the binary runtime: run the bootstrap')
   const id = docker(
-    'run --detach --network=none --read-only --tmpfs=/tmp:exec --cap-drop=ALL --pids-limit=128 --memory=128m'.split(
-      ' ',
-    ),
-    [`--cpus=${values.cpus}`, '--security-opt=no-new-privileges', '--label=shoal-bench=spawn'],
+    ['run', '--detach', '--network=none', '--read-only', '--tmpfs=/tmp:exec', '--cap-drop=ALL'],
+    ['--pids-limit=128', '--memory=128m', `--cpus=${values.cpus}`],
+    ['--security-opt=no-new-privileges', '--label=shoal-bench=spawn'],
     [`--volume=${scope.folder}:/shoal:ro`, `--volume=${tools}:/bench:ro`],
     values.runner === undefined ? [] : [`--volume=${values.runner}:/runner/runner:ro`],
     [`--env=SHOAL_HANDLER=${scope.handler}`, image],
   )
+  opening.defer(() => void docker(['rm', '--force', id]))
   const link = await scope.link()
   await link.init(runnerInit({ concurrency: SETTINGS.concurrency }))
   scope.router.ensure('echo', SETTINGS).attach(link, 'r1-0a1b2c3d')
-  const program = name === 'sh script' ? '/shoal/fn/fn.sh' : '/shoal/fn/cat'
+  const opened = opening.move()
+  const { started = '' } = program
   return {
     calls: () => callsPerSecond(scope),
     spawns: (spawner, mode) =>
       Number(
-        docker(['exec', id, `/bench/${spawner}`, `${AT_ONCE}`, values.seconds, mode, program]),
+        docker(['exec', id, `/bench/${spawner}`, `${AT_ONCE}`, values.seconds, mode, started]),
       ),
-    [Symbol.asyncDispose]: async () => {
-      docker(['rm', '--force', id])
-      await scope[Symbol.asyncDispose]()
-    },
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
   }
 }
 
@@ -143,8 +174,9 @@ function buildSpawners(folder: string): readonly string[] {
   return built
 }
 
-async function measure(program: keyof typeof PROGRAMS, tools: string, spawners: readonly string[]) {
+async function measure(program: Program, tools: string, built: readonly string[]) {
   await using handler = await startHandler(program, tools)
+  const spawners = program.started === undefined ? [] : built
   const contestants = new Map<string, () => number | Promise<number>>([
     ['calls', () => handler.calls()],
     ...spawners.map((name) => [name, () => handler.spawns(name, 'pipes')] as const),
@@ -158,14 +190,14 @@ async function measure(program: keyof typeof PROGRAMS, tools: string, spawners: 
   const middle = (name: string): number => median(rates.get(name) ?? [0])
   const share = (of: number): number => Number((middle('calls') / of).toFixed(3))
   return {
-    program,
+    program: program.name,
     perSecond: Object.fromEntries(
       [...rates].map(([name, all]) => [
         name,
         { median: middle(name), min: Math.min(...all), max: Math.max(...all) },
       ]),
     ),
-    ofBest: share(Math.max(...spawners.map(middle))),
+    ...(spawners.length > 0 ? { ofBest: share(Math.max(...spawners.map(middle))) } : {}),
     ...(spawners.includes('c') ? { ofNull: share(middle('c-null')) } : {}),
   }
 }
@@ -175,10 +207,7 @@ try {
   chmodSync(tools, 0o755)
   const spawners = buildSpawners(tools)
   const programs = []
-  for (const name of Object.keys(PROGRAMS)) {
-    if (name === 'sh script' || name === 'static program')
-      programs.push(await measure(name, tools, spawners))
-  }
+  for (const program of PROGRAMS) programs.push(await measure(program, tools, spawners))
   const [cpu] = cpus()
   const machine = { cpu: cpu?.model, cores: cpus().length, node: process.version }
   const settings = { cpus: Number(values.cpus), inFlight: IN_FLIGHT, startsAtOnce: AT_ONCE }
