@@ -18,8 +18,8 @@ while read -r id bytes about; do
   body=$(head -c "$bytes")
   case $body in
     exit) echo 'no more' >&2; exit 3 ;;
-    hang) sleep 1000 ;;
-    slow) sleep 0.1 ;;
+    hang) echo hanging >&2; sleep 1000 ;;
+    slow) echo slow >&2; sleep 0.1 ;;
     noise) echo hello world ;;
     flood) yes x ;;
     giant) echo "$id 99999999"; continue ;;
@@ -208,10 +208,13 @@ describe('runner binary: programs that stay alive', { timeout: 60_000 }, () => {
     const session = await scope.ready()
     const { text: pid } = await session.call({ body: 'pid' })
     const slow = session.begin({ body: 'slow' })
+    // Else the call may be gone before the program has seen it.
+    await session.log((line) => line.text === 'slow')
     session.cancel(slow)
     assert.equal((await slow.answer()).error?.kind, 3)
     assert.equal((await session.call({ body: 'pid' })).text, pid)
     const hung = session.begin({ body: 'hang' })
+    await session.log((line) => line.text === 'hanging')
     const startedAt = performance.now()
     session.cancel(hung)
     assert.equal((await hung.answer()).error?.kind, 3)
