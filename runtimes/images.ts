@@ -121,7 +121,9 @@ async function python3Build(): Promise<readonly ImageFile[]> {
 
 async function binaryFiles(at: Places): Promise<readonly ImageFile[]> {
   return [
-    ...(await folder(join(at.runtimes, 'binary'), 'runner', (name) => /\.go$|go\.mod$/.test(name))),
+    ...(await folder(join(at.runtimes, 'binary'), 'runner', (name) =>
+      /\.(?:go|s)$|^go\.mod$|^busybox\.sh$/.test(name),
+    )),
     ...(await folder(join(at.runtimes, 'vectors'), 'vectors', (name) => name.endsWith('.json'))),
   ]
 }

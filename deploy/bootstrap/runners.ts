@@ -81,7 +81,7 @@ async function binaryRunner(data: string): Promise<string> {
 
 async function goFiles(): Promise<readonly string[]> {
   const files = await readdir(join(RUNTIMES, 'binary'))
-  return files.filter((file) => /\.go$|^go\.mod$/.test(file)).toSorted()
+  return files.filter((file) => /\.(?:go|s)$|^go\.mod$/.test(file)).toSorted()
 }
 
 async function buildBinaryRunner(options: ProgramsOptions, signal: AbortSignal): Promise<void> {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"sync"
 )
 
@@ -64,6 +65,38 @@ func (c *call) whole(bytesMax int) ([]byte, bool) {
 	body := c.parts[0]
 	c.parts = nil
 	return body, true
+}
+
+// collect waits for the whole body.
+func (c *call) collect(bytesMax int) ([]byte, error) {
+	var parts [][]byte
+	bytes := 0
+	for {
+		part, more := c.next()
+		if !more {
+			break
+		}
+		parts = append(parts, part)
+		if bytes += len(part); bytes > bytesMax {
+			return nil, fmt.Errorf("a body above %d bytes, the most that a program that stays alive is given", bytesMax)
+		}
+		c.used(len(part))
+	}
+	if len(parts) == 1 {
+		return parts[0], nil
+	}
+	out := make([]byte, 0, bytes)
+	for _, part := range parts {
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+// putBack returns what `whole` gave and found no room.
+func (c *call) putBack(body []byte) {
+	c.mu.Lock()
+	c.parts = append(c.parts, body)
+	c.mu.Unlock()
 }
 
 // receive takes body bytes from the agent.

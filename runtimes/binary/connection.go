@@ -1,26 +1,25 @@
 package main
 
 import (
-	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
-const (
-	readBufferBytes = 262144
-	greetingTime    = 5 * time.Second
-)
+const greetingTime = 5 * time.Second
 
 // connection is one connection to the agent, and the calls in flight on it.
 type connection struct {
-	runner          *runner
-	socket          net.Conn
+	runner *runner
+	// does not block; the loop reads it, the writer writes it
+	socket          int
+	openedAt        time.Time
+	loop            *loop
 	writer          *writer
 	windowBytes     int
 	payloadBytesMax int
@@ -28,47 +27,56 @@ type connection struct {
 
 	mu    sync.Mutex
 	calls map[uint32]*call
+	// READY may be sent (after WELCOME), and has been
+	mayBeReady, readySent bool
 }
 
-func newConnection(socket net.Conn, r *runner) *connection {
-	return &connection{
+func newConnection(socket int, r *runner) *connection {
+	n := &connection{
 		runner:          r,
 		socket:          socket,
+		openedAt:        time.Now(),
 		writer:          newWriter(socket, r.logs.drain),
 		windowBytes:     windowBytes,
 		payloadBytesMax: payloadBytesMax,
 		calls:           make(map[uint32]*call),
 	}
+	n.loop = &loop{conn: n}
+	return n
+}
+
+// dial connects to the agent.
+func dial(path string) (int, error) {
+	socket, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return none, err
+	}
+	if err = syscall.Connect(socket, &syscall.SockaddrUnix{Name: path}); err == nil {
+		err = syscall.SetNonblock(socket, true)
+	}
+	if err != nil {
+		closeFd(&socket)
+	}
+	return socket, err
 }
 
 // serve speaks until the connection ends. The error is undefined when the agent simply went.
 func (n *connection) serve() (bool, error) {
 	n.send(typeHello, n.runner.hello())
-	_ = n.socket.SetReadDeadline(time.Now().Add(greetingTime))
-	in := bufio.NewReaderSize(n.socket, readBufferBytes)
-	err := n.read(in)
+	err := n.loop.run()
 	n.runner.logs.attach(nil)
 	n.writer.close(0)
-	_ = n.socket.Close()
-	for _, each := range n.all() {
-		each.cancel()
-	}
+	_ = syscall.Shutdown(n.socket, syscall.SHUT_RDWR)
+	<-n.writer.done
+	_ = syscall.Close(n.socket)
 	if err == io.EOF {
 		return n.welcomed, nil
 	}
 	return n.welcomed, err
 }
 
-func (n *connection) read(in *bufio.Reader) error {
-	for {
-		f, err := readFrame(in, payloadBytesMax)
-		if err != nil {
-			return err
-		}
-		if err := n.onFrame(&f); err != nil {
-			return err
-		}
-	}
+func (n *connection) greetingOverdue() bool {
+	return !n.welcomed && time.Since(n.openedAt) >= greetingTime
 }
 
 func (n *connection) send(kind byte, message any) {
@@ -133,10 +141,12 @@ func (n *connection) onWelcome(payload []byte) error {
 		complain("the agent refuses this runner: " + message.Error)
 		os.Exit(exitRefused)
 	}
-	_ = n.socket.SetReadDeadline(time.Time{})
 	n.welcomed = true
 	n.windowBytes = bounded(message.WindowBytes, 65536, 1048576, windowBytes)
 	n.payloadBytesMax = bounded(message.PayloadBytesMax, 131072, payloadBytesMax, payloadBytesMax)
+	n.mu.Lock()
+	n.mayBeReady = true
+	n.mu.Unlock()
 	n.sayReady()
 	n.runner.logs.attach(n.writer)
 	return nil
@@ -154,8 +164,13 @@ func (n *connection) onInit(payload []byte) error {
 	return nil
 }
 
+// sayReady sends READY when it is due, once.
 func (n *connection) sayReady() {
-	if ready := n.runner.ready(); ready != nil {
+	ready := n.runner.ready()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if ready != nil && n.mayBeReady && !n.readySent {
+		n.readySent = true
 		n.send(typeReady, ready)
 	}
 }
@@ -189,7 +204,11 @@ func (n *connection) onRequest(f *frame) error {
 	n.mu.Lock()
 	n.calls[f.id] = c
 	n.mu.Unlock()
-	go r.execute(c)
+	if r.stay != nil {
+		go r.stay.answer(c)
+	} else {
+		n.loop.waiting = append(n.loop.waiting, c)
+	}
 	return nil
 }
 

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
 )
@@ -35,6 +33,7 @@ const (
 	kindBadAnswer = 2
 	kindCancelled = 3
 	kindLimit     = 4
+	kindExited    = 5
 
 	levelInfo  = 1
 	levelWarn  = 2
@@ -50,6 +49,7 @@ const (
 	logLinesMax       = 1000
 	logBytesMax       = 1048576
 	pingBytesMax      = 64
+	readBufferBytes   = 262144
 )
 
 // protocolError says that the other side broke the protocol: the connection is closed. Its code is a word of
@@ -74,19 +74,48 @@ type frame struct {
 
 func (f *frame) end() bool { return f.flags&flagEnd != 0 }
 
-// readFrame reads the next frame; its payload is the caller's.
-func readFrame(in *bufio.Reader, bytesMax uint32) (frame, error) {
-	var prefix [prefixBytes]byte
-	if _, err := io.ReadFull(in, prefix[:]); err != nil {
-		return frame{}, err
+// frameBuffer cuts what is read into frames.
+type frameBuffer struct {
+	bytes    []byte
+	from, to int
+}
+
+func newFrameBuffer() *frameBuffer { return &frameBuffer{bytes: make([]byte, readBufferBytes)} }
+
+// room is where more can be read to; `add` says how much was. To be called when `next` has no frame any more.
+func (b *frameBuffer) room() []byte {
+	if b.from == b.to {
+		b.from, b.to = 0, 0
 	}
-	size := binary.BigEndian.Uint32(prefix[0:])
+	if len(b.bytes)-b.to < readBufferBytes/4 {
+		held := b.bytes[b.from:b.to]
+		if len(held) > len(b.bytes)/2 {
+			b.bytes = make([]byte, 2*len(b.bytes))
+		}
+		b.from, b.to = 0, copy(b.bytes, held)
+	}
+	return b.bytes[b.to:]
+}
+
+func (b *frameBuffer) add(bytes int) { b.to += bytes }
+
+// next is the next frame that is there completely; its payload is the caller's.
+func (b *frameBuffer) next(bytesMax uint32) (frame, bool, error) {
+	held := b.bytes[b.from:b.to]
+	if len(held) < prefixBytes {
+		return frame{}, false, nil
+	}
+	size := binary.BigEndian.Uint32(held)
 	if size > bytesMax {
-		return frame{}, broken("FRAME_TOO_LARGE", "a frame of %d bytes", size)
+		return frame{}, false, broken("FRAME_TOO_LARGE", "a frame of %d bytes", size)
 	}
-	f := frame{prefix[4], prefix[5], binary.BigEndian.Uint32(prefix[8:]), make([]byte, size)}
-	_, err := io.ReadFull(in, f.payload)
-	return f, err
+	end := prefixBytes + int(size)
+	if len(held) < end {
+		return frame{}, false, nil
+	}
+	b.from += end
+	payload := append([]byte(nil), held[prefixBytes:end]...)
+	return frame{held[4], held[5], binary.BigEndian.Uint32(held[8:]), payload}, true, nil
 }
 
 func appendPrefix(out []byte, kind, flags byte, id uint32, size int) []byte {

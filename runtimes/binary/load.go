@@ -12,10 +12,16 @@ import (
 
 // program is what is started for every call.
 type program struct {
-	argv []string
-	dir  string
+	// as the kernel takes it, with nil at its end
+	argv []*byte
+	dir  *byte
 	// environment that all calls share
-	env []string
+	env []*byte
+}
+
+func newProgram(argv []string, dir string, env []string) *program {
+	shared := cStrings(env)
+	return &program{argv: cStrings(argv), dir: cStrings([]string{dir})[0], env: shared[:len(shared)-1]}
 }
 
 // findProgram decides what to start: the entry, else fn.sh, else the one executable in the bundle's root.

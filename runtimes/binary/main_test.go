@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
@@ -13,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 type frameVector struct {
@@ -85,6 +85,20 @@ func (r *slowReader) Read(into []byte) (int, error) {
 	return n, nil
 }
 
+func readFrame(from io.Reader) (frame, error) {
+	in := newFrameBuffer()
+	for {
+		if f, ok, err := in.next(payloadBytesMax); ok || err != nil {
+			return f, err
+		}
+		n, err := from.Read(in.room())
+		if err != nil {
+			return frame{}, err
+		}
+		in.add(n)
+	}
+}
+
 func TestFramesAreRead(t *testing.T) {
 	var vectors []frameVector
 	readVectors(t, "frames.json", &vectors)
@@ -94,7 +108,7 @@ func TestFramesAreRead(t *testing.T) {
 	random := rand.New(rand.NewSource(1))
 	for _, vector := range vectors {
 		stream := unhex(t, vector.Hex)
-		f, err := readFrame(bufio.NewReader(&slowReader{stream, random}), payloadBytesMax)
+		f, err := readFrame(&slowReader{stream, random})
 		if err != nil {
 			t.Fatalf("%s: %v", vector.Name, err)
 		}
@@ -166,7 +180,7 @@ func TestLocalErrorsAreSeen(t *testing.T) {
 			continue
 		}
 		seen++
-		f, err := readFrame(bufio.NewReader(bytes.NewReader(unhex(t, vector.Hex))), payloadBytesMax)
+		f, err := readFrame(bytes.NewReader(unhex(t, vector.Hex)))
 		if err == nil {
 			err = checkPayload(&f)
 		}
@@ -231,13 +245,13 @@ func TestHeadOfTheAnswer(t *testing.T) {
 
 func TestEnvironmentOfACall(t *testing.T) {
 	r := &request{method: "PUT", path: "/a", query: "b=1", deadlineMs: 5, headers: []string{
-		"content-type", "text/plain", "shoal-request-id", "r1", "shoal-protocol", "coap", "x-nul", "a\x00b",
+		"content-type", "text/plain", "shoal-request-id", "r1", "shoal-protocol", "coap",
 	}}
-	env := callEnv([]string{"HOME=/tmp"}, r)
+	env := callEnv(r)
 	for _, want := range []string{
-		"HOME=/tmp", "SHOAL_METHOD=PUT", "SHOAL_PATH=/a", "SHOAL_QUERY=b=1", "SHOAL_REQUEST_ID=r1",
+		"SHOAL_METHOD=PUT", "SHOAL_PATH=/a", "SHOAL_QUERY=b=1", "SHOAL_REQUEST_ID=r1",
 		"SHOAL_PROTOCOL=coap", "SHOAL_DEADLINE_MS=5", "SHOAL_CONTENT_TYPE=text/plain", "SHOAL_META_FD=3",
-		"SHOAL_HEADER_CONTENT_TYPE=text/plain", "SHOAL_HEADER_X_NUL=ab",
+		"SHOAL_HEADER_CONTENT_TYPE=text/plain",
 	} {
 		if !contains(env, want) {
 			t.Errorf("%s is missing in %q", want, env)
@@ -315,4 +329,71 @@ func TestLogLinesAreBounded(t *testing.T) {
 	if l.bytes > logBytesMax {
 		t.Errorf("%d bytes kept", l.bytes)
 	}
+}
+
+func TestAnswersOfProgramsThatStay(t *testing.T) {
+	for _, row := range []struct {
+		line  string
+		want  answerLine
+		wrong bool
+	}{
+		{"7 100\n", answerLine{7, 100, ""}, false},
+		{"7 0 {\"status\": 201}\r\n", answerLine{7, 0, "{\"status\": 201}"}, false},
+		{"7\n", answerLine{}, true},
+		{"hello world\n", answerLine{}, true},
+		{"7 -1\n", answerLine{}, true},
+		{"-7 1\n", answerLine{}, true},
+		{"7 1x\n", answerLine{}, true},
+		{"7 99999999\n", answerLine{}, true},
+		{"99999999999999999999999 1\n", answerLine{}, true},
+	} {
+		got, err := parseAnswerLine(row.line)
+		if (err != nil) != row.wrong || (err == nil && got != row.want) {
+			t.Errorf("%q: %+v %v", row.line, got, err)
+		}
+	}
+	for _, row := range []struct {
+		about   string
+		status  int
+		head    string
+		failure string
+		wrong   bool
+	}{
+		{"", 200, "", "", false},
+		{`{"status": 404, "headers": {"X-A": "b"}}`, 404, "x-a\nb", "", false},
+		{`{"error": "no"}`, 0, "", "no", false},
+		{`{"status": 99}`, 0, "", "", true},
+		{`{"stauts": 200}`, 0, "", "", true},
+		{`{"headers": {"x y": "b"}}`, 0, "", "", true},
+		{`{"headers": {"x-a": "b\nstatus: 500"}}`, 0, "", "", true},
+		{`hello`, 0, "", "", true},
+	} {
+		status, head, failure, err := parseAbout(row.about)
+		if (err != nil) != row.wrong {
+			t.Errorf("%s: %v", row.about, err)
+		}
+		if err == nil && (status != row.status || head != row.head || failure != row.failure) {
+			t.Errorf("%s: %d %q %q", row.about, status, head, failure)
+		}
+	}
+}
+
+func TestStringsForTheKernel(t *testing.T) {
+	got := cStrings([]string{"a=1", "", "x=a\x00b"})
+	if len(got) != 4 || got[3] != nil {
+		t.Fatalf("%d pointers", len(got))
+	}
+	for at, want := range []string{"a=1", "", "x=ab"} {
+		if text := cString(got[at]); text != want {
+			t.Errorf("%q, not %q", text, want)
+		}
+	}
+}
+
+func cString(start *byte) string {
+	var text []byte
+	for at := unsafe.Pointer(start); *(*byte)(at) != 0; at = unsafe.Add(at, 1) {
+		text = append(text, *(*byte)(at))
+	}
+	return string(text)
 }

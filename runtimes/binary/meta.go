@@ -87,11 +87,9 @@ func isToken(name string) bool {
 	return name != ""
 }
 
-// callEnv is the environment of one call.
-func callEnv(shared []string, r *request) []string {
-	out := make([]string, len(shared), len(shared)+10+len(r.headers)/2)
-	copy(out, shared)
-	out = append(out,
+// callEnv is one call's own part of the environment.
+func callEnv(r *request) []string {
+	out := append(make([]string, 0, 10+len(r.headers)/2),
 		"SHOAL_METHOD="+r.method,
 		"SHOAL_PATH="+r.path,
 		"SHOAL_QUERY="+r.query,
@@ -103,12 +101,6 @@ func callEnv(shared []string, r *request) []string {
 	)
 	for at := 0; at+1 < len(r.headers); at += 2 {
 		out = append(out, "SHOAL_HEADER_"+envName(r.headers[at])+"="+r.headers[at+1])
-	}
-	for at, each := range out {
-		if strings.IndexByte(each, 0) >= 0 {
-			// No environment can hold it.
-			out[at] = strings.ReplaceAll(each, "\x00", "")
-		}
 	}
 	return out
 }

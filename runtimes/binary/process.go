@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"os"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -13,22 +12,28 @@ import (
 
 // processes starts programs and learns of their ends.
 //
-// All are started by one thread, because a program is to die with it (PDEATHSIG is bound to a thread), and all ends are
-// collected by one goroutine, because as PID 1 the runner inherits processes that it did not start.
+// Who starts a program looks for its end for a short while (`pidfd`, `reap`); most programs need no more. The ends of the others
+// are collected by one goroutine (`watch`), and it also waits for the processes that the runner inherits as PID 1 or subreaper.
 type processes struct {
-	mu     sync.Mutex
-	ends   map[int]chan syscall.WaitStatus
-	starts chan *start
-	born   chan struct{}
+	// Held for reading while a program is being started: its end may come before its pid is known here.
+	starting sync.RWMutex
+	mu       sync.Mutex
+	children map[int]*child
+	born     chan struct{}
 }
 
-type start struct {
-	argv []string
-	attr *syscall.ProcAttr
-	pid  int
-	err  error
-	end  chan syscall.WaitStatus
-	done chan struct{}
+// child is a program that was started and has not been waited for.
+type child struct {
+	owner    *processes
+	spawning *spawning
+	pid      int
+	// readable when the program has ended; none: this kernel has no such descriptors. Its owner closes it.
+	pidfd   int
+	watched bool
+	// somebody takes its status
+	claimed bool
+	// gets the one status of a watched child
+	end chan syscall.WaitStatus
 }
 
 const (
@@ -38,48 +43,83 @@ const (
 	wNoWait             = 0x01000000
 	// si_pid in the kernel's siginfo_t on 64-bit Linux
 	siginfoPidOffset = 16
+	// The collector has seen the end of a child that is its starter's: it looks again then, and costs little where many end.
+	collectAgain = 10 * time.Millisecond
 )
 
 func startProcesses() *processes {
 	// Outside a container: orphans of the programs come to this process in place of init.
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0)
-	p := &processes{
-		ends:   make(map[int]chan syscall.WaitStatus),
-		starts: make(chan *start),
-		born:   make(chan struct{}, 1),
-	}
-	go p.startAll()
+	lowDescriptorsTaken()
+	p := &processes{children: make(map[int]*child), born: make(chan struct{}, 1)}
 	go p.collect()
 	return p
 }
 
-// start starts a program as leader of a session of its own. Its end comes by the channel.
-func (p *processes) start(argv []string, attr *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error) {
-	s := &start{argv: argv, attr: attr, end: make(chan syscall.WaitStatus, 1), done: make(chan struct{})}
-	p.starts <- s
-	<-s.done
-	return s.pid, s.end, s.err
+// start starts a program for a call, with its own part of the environment.
+//
+// It dies with the thread that started it (PDEATHSIG), and so with the runner: Go ends no thread before.
+func (p *processes) start(program *program, env []string, files []int) (*child, error) {
+	p.starting.RLock()
+	defer p.starting.RUnlock()
+	spawning, pid, err := spawn(program, env, files)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{
+		owner: p, spawning: spawning, pid: pid, pidfd: int(spawning.pidfd), end: make(chan syscall.WaitStatus, 1),
+	}
+	p.mu.Lock()
+	p.children[pid] = c
+	p.mu.Unlock()
+	select {
+	case p.born <- struct{}{}:
+	default:
+	}
+	return c, nil
 }
 
-func (p *processes) startAll() {
-	runtime.LockOSThread()
-	for s := range p.starts {
-		// Held until the pid is known: the end may come before.
-		p.mu.Lock()
-		s.pid, s.err = syscall.ForkExec(s.argv[0], s.argv, s.attr)
-		if s.err == nil {
-			p.ends[s.pid] = s.end
-		}
-		p.mu.Unlock()
-		select {
-		case p.born <- struct{}{}:
-		default:
-		}
-		close(s.done)
+// watch leaves the program's end to the collector: it comes by the channel.
+func (c *child) watch() <-chan syscall.WaitStatus {
+	c.owner.mu.Lock()
+	c.watched = true
+	c.owner.mu.Unlock()
+	return c.end
+}
+
+// reap takes the status of a program that has ended, and ends what it leaves running; false: somebody else has done so.
+func (c *child) reap() (syscall.WaitStatus, bool) {
+	c.owner.mu.Lock()
+	claimed := c.claimed
+	c.claimed = true
+	c.owner.mu.Unlock()
+	if claimed {
+		return 0, false
+	}
+	// While it is not waited for, its group's number is not used again.
+	_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+	var status syscall.WaitStatus
+	_, err := syscall.Wait4(c.pid, &status, 0, nil)
+	for err == syscall.EINTR {
+		_, err = syscall.Wait4(c.pid, &status, 0, nil)
+	}
+	c.owner.mu.Lock()
+	if c.owner.children[c.pid] == c {
+		// Else the number is in use again already.
+		delete(c.owner.children, c.pid)
+	}
+	c.owner.mu.Unlock()
+	return status, err == nil
+}
+
+// reportEnd tells who watches a program that has ended.
+func (c *child) reportEnd() {
+	if status, ok := c.reap(); ok {
+		c.end <- status
 	}
 }
 
-// collect waits for the end of every child, adopted ones included.
+// collect waits for the end of every child that nobody else waits for, adopted ones included.
 func (p *processes) collect() {
 	for {
 		pid, err := peekEnded()
@@ -94,20 +134,29 @@ func (p *processes) collect() {
 			}
 			continue
 		}
-		p.mu.Lock()
-		end, own := p.ends[pid]
-		delete(p.ends, pid)
-		p.mu.Unlock()
-		if own {
-			// What the program leaves running ends with it. While it is not waited for, its group's number is not used again.
-			_ = syscall.Kill(-pid, syscall.SIGKILL)
-		}
-		var status syscall.WaitStatus
-		_, err = syscall.Wait4(pid, &status, 0, nil)
-		if own && err == nil {
-			end <- status
+		if !p.collectOne(pid) {
+			time.Sleep(collectAgain)
 		}
 	}
+}
+
+// collectOne takes the status of a child that has ended; false: it belongs to who started it.
+func (p *processes) collectOne(pid int) bool {
+	p.starting.Lock()
+	defer p.starting.Unlock()
+	p.mu.Lock()
+	c := p.children[pid]
+	watched := c != nil && c.watched
+	p.mu.Unlock()
+	if c == nil {
+		// Adopted; or one of ours that has been waited for since, and then this finds none.
+		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		return true
+	}
+	if watched {
+		c.reportEnd()
+	}
+	return watched
 }
 
 // peekEnded waits until a child has ended, and leaves it waited for.

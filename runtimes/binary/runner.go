@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -26,9 +25,9 @@ type runner struct {
 	handler    string
 	processes  *processes
 	logs       *logs
-	// one token per program that is being started
-	slots  chan struct{}
-	tokens uint64
+	// programs being started at once, at most
+	startsMax int
+	tokens    uint64
 
 	mu          sync.Mutex
 	state       string
@@ -36,8 +35,10 @@ type runner struct {
 	problem     string
 	concurrency int
 	program     *program
-	draining    bool
-	conn        *connection
+	// nil: the program is started for every call
+	stay     *stay
+	draining bool
+	conn     *connection
 }
 
 func newRunner(socketPath, handler string, processes *processes) *runner {
@@ -46,7 +47,7 @@ func newRunner(socketPath, handler string, processes *processes) *runner {
 		handler:    handler,
 		processes:  processes,
 		logs:       &logs{},
-		slots:      make(chan struct{}, startsAtOnce()),
+		startsMax:  startsAtOnce(),
 		state:      "empty",
 	}
 }
@@ -63,7 +64,7 @@ func startsAtOnce() int {
 func (r *runner) run() {
 	wait := reconnectMin
 	for {
-		socket, err := net.Dial("unix", r.socketPath)
+		socket, err := dial(r.socketPath)
 		if err == nil {
 			conn := newConnection(socket, r)
 			r.setConnection(conn)
@@ -136,13 +137,36 @@ func (r *runner) init(message *initMessage) error {
 		dir = "/shoal/fn"
 	}
 	argv, err := findProgram(dir, message.Entry)
+	var settings *staySettings
+	if err == nil {
+		settings, err = readStaySettings(dir)
+	}
 	if err != nil {
 		r.state, r.problem = "failed", err.Error()
 		return nil
 	}
-	r.program = &program{argv: argv, dir: dir, env: sharedEnv(message)}
-	r.state = "ready"
+	r.program = newProgram(argv, dir, sharedEnv(message))
+	if settings == nil {
+		r.state = "ready"
+		return nil
+	}
+	r.state = "loading"
+	r.stay = startStay(r, *settings, r.loaded)
 	return nil
+}
+
+// loaded: a program that stays alive is ready, or will not be.
+func (r *runner) loaded(err error) {
+	r.mu.Lock()
+	r.state = "ready"
+	if err != nil {
+		r.state, r.problem = "failed", err.Error()
+	}
+	conn := r.conn
+	r.mu.Unlock()
+	if conn != nil {
+		conn.sayReady()
+	}
 }
 
 // sharedEnv is the runner's own environment without what is meant for it, and the function's.
@@ -180,19 +204,6 @@ func (r *runner) nextToken() string {
 	return r.handler + "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(atomic.AddUint64(&r.tokens, 1), 10)
 }
 
-// acquireSlot waits for the right to start a program; false: the call was cancelled meanwhile.
-func (r *runner) acquireSlot(c *call) bool {
-	if c.stopped() {
-		return false
-	}
-	select {
-	case r.slots <- struct{}{}:
-		return true
-	case <-c.cancelled:
-		return false
-	}
-}
-
 func (r *runner) isDraining() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -214,6 +225,9 @@ func (r *runner) exit(code int) {
 	r.mu.Lock()
 	conn := r.conn
 	r.mu.Unlock()
+	if r.stay != nil {
+		r.stay.close()
+	}
 	if conn != nil {
 		conn.writer.close(flushWait)
 	}

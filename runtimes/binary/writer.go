@@ -2,8 +2,8 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -76,22 +76,21 @@ func (l *logs) drain() {
 	l.kept = append([]logLine(nil), l.kept[sent:]...)
 }
 
-// writer gathers frames, which a goroutine of its own writes: what comes while one write runs goes out with the next.
+// writer sends frames: whoever adds one also writes it when the agent takes it at once, else a goroutine of its own does, when
+// there is room again.
 type writer struct {
-	mu      sync.Mutex
-	wake    *sync.Cond
-	conn    net.Conn
-	buffer  []byte
-	spare   []byte
-	writing int
-	closed  bool
-	done    chan struct{}
-	// called after every write
+	mu     sync.Mutex
+	wake   *sync.Cond
+	socket int
+	buffer []byte
+	closed bool
+	done   chan struct{}
+	// called when the agent has taken what had to wait
 	cleared func()
 }
 
-func newWriter(conn net.Conn, cleared func()) *writer {
-	w := &writer{conn: conn, done: make(chan struct{}), cleared: cleared}
+func newWriter(socket int, cleared func()) *writer {
+	w := &writer{socket: socket, done: make(chan struct{}), cleared: cleared}
 	w.wake = sync.NewCond(&w.mu)
 	go w.run()
 	return w
@@ -101,8 +100,11 @@ func newWriter(conn net.Conn, cleared func()) *writer {
 func (w *writer) add(encode func(out []byte) []byte) {
 	w.mu.Lock()
 	if !w.closed {
+		waits := len(w.buffer) > 0
 		w.buffer = encode(w.buffer)
-		w.wake.Signal()
+		if !waits {
+			w.flush()
+		}
 	}
 	w.mu.Unlock()
 }
@@ -110,46 +112,65 @@ func (w *writer) add(encode func(out []byte) []byte) {
 // appendLog adds a log line; false: too much waits already.
 func (w *writer) appendLog(id uint32, level byte, text string) bool {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed || len(w.buffer)+w.writing > logBytesMax {
+	full := w.closed || len(w.buffer) > logBytesMax
+	w.mu.Unlock()
+	if full {
 		return false
 	}
-	w.buffer = appendText(w.buffer, typeLog, id, level, text, logLineBytesMax)
-	w.wake.Signal()
+	w.add(func(out []byte) []byte { return appendText(out, typeLog, id, level, text, logLineBytesMax) })
 	return true
 }
 
+// flush writes what the agent takes at once, and wakes the goroutine for the rest. The lock must be held.
+func (w *writer) flush() {
+	sent := 0
+	for sent < len(w.buffer) {
+		n, err := syscall.Write(w.socket, w.buffer[sent:])
+		if n > 0 {
+			sent += n
+		} else if err == syscall.EAGAIN {
+			break
+		} else if err != syscall.EINTR {
+			w.closed = true
+			sent = len(w.buffer)
+		}
+	}
+	rest := copy(w.buffer, w.buffer[sent:])
+	w.buffer = w.buffer[:rest]
+	if rest == 0 && cap(w.buffer) > logBytesMax {
+		w.buffer = nil
+	}
+	if rest > 0 || w.closed {
+		w.wake.Signal()
+	}
+}
+
+// run waits for room when there was none.
 func (w *writer) run() {
 	defer close(w.done)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for {
-		w.mu.Lock()
 		for len(w.buffer) == 0 && !w.closed {
 			w.wake.Wait()
 		}
 		if len(w.buffer) == 0 {
-			w.mu.Unlock()
 			return
 		}
-		out := w.buffer
-		w.buffer, w.spare = w.spare[:0], nil
-		w.writing = len(out)
 		w.mu.Unlock()
-		_, err := w.conn.Write(out)
+		polled := []pollFd{{fd: int32(w.socket), events: pollOut}}
+		_, _ = poll(polled, -1)
 		w.mu.Lock()
-		w.writing = 0
-		if cap(out) <= logBytesMax {
-			w.spare = out
+		w.flush()
+		if len(w.buffer) == 0 && !w.closed {
+			w.mu.Unlock()
+			w.cleared()
+			w.mu.Lock()
 		}
-		if err != nil {
-			w.closed = true
-			w.buffer = nil
-		}
-		w.mu.Unlock()
-		w.cleared()
 	}
 }
 
-// close ends the writer; what has been added is still written when the connection takes it within the time.
+// close ends the writer; what has been added is still written when the agent takes it within the time.
 func (w *writer) close(wait time.Duration) {
 	w.mu.Lock()
 	w.closed = true

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readdir, readFile } from 'node:fs/promises'
+import { chmod, readdir, readFile, rm } from 'node:fs/promises'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually } from '#test/eventually.ts'
@@ -115,6 +115,29 @@ describe('runner binary: programs', { timeout: 60_000 }, () => {
     for (let at = 0; at < 5; at += 1) session.begin({ path: '/long' })
     await sleep(50)
     assert.equal((await session.call({ path: '/quick' })).text, 'quick')
+  })
+
+  it('a program that cannot be started is an error that says why, and the runner goes on', async () => {
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn: script('printf ok') })
+    const session = await scope.ready()
+    const file = `${scope.dir}/fn.sh`
+    await chmod(file, 0o644)
+    const { error } = await session.call()
+    assert.deepEqual(error, { kind: 0, text: 'cannot start the program: permission denied' })
+    await chmod(file, 0o755)
+    assert.equal((await session.call()).text, 'ok')
+    await rm(file)
+    assert.match((await session.call()).error?.text ?? '', /cannot start the program: no such file/)
+  })
+
+  it('its programs begin with no signal blocked or ignored', async () => {
+    const fn = script('exec cat /proc/self/status')
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.ready()
+    const { text } = await session.call()
+    const masks = text.split('\n').filter((line) => /^Sig(?:Blk|Ign|Cgt)/.test(line))
+    assert.equal(masks.length, 3, text)
+    for (const mask of masks) assert.match(mask, /^Sig...:\t0{16}$/)
   })
 
   it('nothing of the runner is seen by the program but what is meant for it', async () => {

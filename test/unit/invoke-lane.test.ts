@@ -117,6 +117,7 @@ describe('outcomes', () => {
     { kind: 2, text: 'no JSON', code: 'FUNCTION_BAD_ANSWER', message: 'no JSON' },
     { kind: 3, text: 'stopped', code: 'FUNCTION_ERROR', message: 'stopped' },
     { kind: 4, text: 'too many', code: 'FUNCTION_SATURATED', message: 'too many' },
+    { kind: 5, text: 'it ended', code: 'FUNCTION_EXITED', message: 'it ended' },
     { kind: 9, text: 'later', code: 'FUNCTION_ERROR', message: 'later' },
   ] as const
   for (const { kind, text, code, message } of rows) {

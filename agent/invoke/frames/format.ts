@@ -32,6 +32,7 @@ export const ERROR_KIND = {
   badAnswer: 2,
   cancelled: 3,
   resources: 4,
+  exited: 5,
 } as const
 
 /** Levels of LOG, by number. */

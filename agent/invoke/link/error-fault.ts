@@ -9,6 +9,7 @@ const CODES = new Map<number, FaultCode>([
   // Nobody asked for it, else nobody would be told: the function ended its own call.
   [ERROR_KIND.cancelled, 'FUNCTION_ERROR'],
   [ERROR_KIND.resources, 'FUNCTION_SATURATED'],
+  [ERROR_KIND.exited, 'FUNCTION_EXITED'],
 ])
 
 /** An ERROR frame as a fault: its message is the text's first line, `details.text` the whole when there is more. */

@@ -1,0 +1,295 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { eventually } from '#test/eventually.ts'
+import { TYPE } from '#test/runner-client.ts'
+import { onPath, RunnerScope } from '#test/runner-scope.ts'
+
+const STAY = JSON.stringify({ stay: {} })
+
+/** Answers each body in upper case; some bodies ask for something else. */
+const SHELL = `#!/bin/sh
+echo starting >&2
+echo ready
+while read -r id bytes about; do
+  body=$(head -c "$bytes")
+  case $body in
+    exit) echo 'no more' >&2; exit 3 ;;
+    hang) echo hanging >&2; sleep 1000 ;;
+    slow) echo slow >&2; sleep 0.1 ;;
+    noise) echo hello world ;;
+    flood) yes x ;;
+    giant) echo "$id 99999999"; continue ;;
+    fail) echo "$id 0 {\\"error\\": \\"out of cheese\\"}"; continue ;;
+    odd) echo "$id 0 {\\"status\\": 99}"; continue ;;
+    teapot) printf '%s 5 {"status": 418, "headers": {"x-one": "two"}}\\nshort' "$id"; continue ;;
+    pid) body=$$ ;;
+    about) body=$about ;;
+    half) printf '%s 1000\\nhalf' "$id"; exit 0 ;;
+  esac
+  answer=$(printf %s "$body" | tr a-z A-Z)
+  printf '%s %s\\n%s' "$id" "\${#answer}" "$answer"
+done
+`
+
+const PYTHON = `#!/usr/bin/env python3
+import json, sys
+inp, out = sys.stdin.buffer, sys.stdout.buffer
+out.write(b"ready\\n"); out.flush()
+held = []
+for line in inp:
+    id, count, about = line.split(b" ", 2)
+    held.append((id, inp.read(int(count)), json.loads(about)))
+    if len(held) == 4:
+        for id, body, about in reversed(held):
+            answer = about["path"].encode() + b" " + body
+            out.write(b"%s %d\\n%s" % (id, len(answer), answer))
+        out.flush()
+        held.clear()
+`
+
+const GO = `package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+)
+
+func main() {
+	in := bufio.NewReader(os.Stdin)
+	fmt.Println("ready")
+	for {
+		var id, bytes int
+		line, err := in.ReadString('\\n')
+		if err != nil {
+			return
+		}
+		fmt.Sscan(line, &id, &bytes)
+		body := make([]byte, bytes)
+		io.ReadFull(in, body)
+		fmt.Printf("%d %d\\n%s", id, bytes, body)
+	}
+}
+`
+
+async function shell(stay: object = {}): Promise<RunnerScope> {
+  const files = { 'fn.sh': SHELL, 'shoal.json': JSON.stringify({ stay }) }
+  return RunnerScope.start({ runtime: 'binary', fn: files })
+}
+
+describe('runner binary: programs that stay alive', { timeout: 60_000 }, () => {
+  it('one program of sh answers many calls, in its own words', async () => {
+    await using scope = await shell()
+    const session = await scope.ready()
+    const first = await session.call({ body: 'pid' })
+    for (const body of ['one', '', 'grüße 3']) {
+      const answer = await session.call({ body })
+      assert.deepEqual([answer.error, answer.status], [undefined, 200])
+      assert.equal(
+        answer.text,
+        body.replaceAll(/[a-z]/g, (letter) => letter.toUpperCase()),
+      )
+    }
+    assert.equal((await session.call({ body: 'pid' })).text, first.text)
+    const teapot = await session.call({ body: 'teapot' })
+    assert.deepEqual([teapot.status, teapot.headers, teapot.text], [418, ['x-one', 'two'], 'short'])
+    const failed = await session.call({ body: 'fail' })
+    assert.deepEqual(failed.error, { kind: 0, text: 'out of cheese' })
+    assert.equal((await session.call({ body: 'odd' })).error?.kind, 2)
+    assert.equal((await session.call({ body: 'pid' })).text, first.text, 'the same program still')
+  })
+
+  it('is told method, path, query, headers and deadline', async () => {
+    await using scope = await shell()
+    const session = await scope.ready()
+    const request = {
+      method: 'PUT',
+      path: '/a',
+      query: 'b=1',
+      headers: ['x-one', '1', 'x-one', '2'],
+    }
+    const answer = await session.call({ ...request, body: 'about', deadlineMs: 1_234 })
+    assert.deepEqual(JSON.parse(answer.text.toLowerCase()), {
+      method: 'put',
+      path: '/a',
+      query: 'b=1',
+      deadlinems: 1_234,
+      headers: { 'x-one': '1, 2' },
+    })
+  })
+
+  it('a program of Python takes many calls at once and answers them in any order', async () => {
+    const settings = JSON.stringify({ stay: { callsAtOnce: 4 } })
+    const fn = { fn: PYTHON, 'shoal.json': settings }
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.ready({ entry: 'fn' })
+    const bodies = Array.from({ length: 12 }, (_, at) => `body ${at}`)
+    const answers = await Promise.all(
+      bodies.map(async (body, at) => session.call({ path: `/${at}`, body })),
+    )
+    assert.deepEqual(
+      answers.map(({ text }) => text),
+      bodies.map((body, at) => `/${at} ${body}`),
+    )
+  })
+
+  const go = onPath('go')
+  if (go !== undefined) {
+    it('a program of Go gives 3 MiB back unchanged', async () => {
+      const folder = await mkdtemp(join(tmpdir(), 'shoal-test-stay-'))
+      try {
+        await writeFile(join(folder, 'main.go'), GO)
+        const env = { ...process.env, CGO_ENABLED: '0', GO111MODULE: 'off' }
+        execFileSync(go, ['build', '-o', 'program', 'main.go'], { cwd: folder, env })
+        await using scope = await RunnerScope.start({
+          runtime: 'binary',
+          fn: { 'shoal.json': STAY, 'fn.sh': `#!/bin/sh\nexec ${folder}/program\n` },
+        })
+        const session = await scope.ready()
+        const body = Buffer.alloc(3 * 1024 * 1024, 'grüße')
+        const call = session.begin({ body: body.subarray(0, 1_000) }, false)
+        await session.sendBody(call, body.subarray(1_000), true)
+        const answer = await call.answer()
+        assert.equal(answer.error, undefined)
+        assert.ok(answer.body.equals(body))
+      } finally {
+        await rm(folder, { recursive: true })
+      }
+    })
+  }
+
+  it('several programs share the calls', async () => {
+    await using scope = await shell({ programs: 3 })
+    const session = await scope.ready()
+    await eventually(async () => {
+      const calls = Array.from({ length: 6 }, async () => session.call({ body: 'pid' }))
+      return new Set((await Promise.all(calls)).map(({ text }) => text)).size === 3
+    })
+  })
+
+  it('what it writes to stderr is the log of the call it works on', async () => {
+    await using scope = await shell()
+    const session = await scope.ready()
+    const call = session.begin({ body: 'exit' })
+    await call.answer()
+    assert.equal((await session.log(({ text }) => text === 'starting')).id, 0)
+    assert.equal((await session.log(({ text }) => text === 'no more')).id, call.id)
+  })
+
+  const ends = [
+    { body: 'exit', kind: 5, text: /^the program ended: exit status 3: no more/ },
+    { body: 'half', kind: 5, text: /^the program ended: exit status 0/ },
+    { body: 'noise', kind: 2, text: /wrote "hello world\\n", which is no line/ },
+    { body: 'flood', kind: 2, text: /wrote "x\\n", which is no line/ },
+    { body: 'giant', kind: 2, text: /99999999.*at most 16777216 bytes/ },
+  ]
+  for (const { body, kind, text } of ends) {
+    it(`a call that meets the program's end (${body}) fails with kind ${kind}, the next finds a new one`, async () => {
+      await using scope = await shell()
+      const session = await scope.ready()
+      const { text: pid } = await session.call({ body: 'pid' })
+      const { error } = await session.call({ body })
+      assert.equal(error?.kind, kind, error?.text)
+      assert.match(error.text, text)
+      const next = await session.call({ body: 'pid' })
+      assert.equal(next.error, undefined)
+      assert.notEqual(next.text, pid)
+      await session.log(({ level, text: line }) => level === 2 && line.includes('started again in'))
+    })
+  }
+
+  it('a call that hangs and is cancelled costs the program; one that ends in time does not', async () => {
+    await using scope = await shell()
+    const session = await scope.ready()
+    const { text: pid } = await session.call({ body: 'pid' })
+    const slow = session.begin({ body: 'slow' })
+    // Else the call may be gone before the program has seen it.
+    await session.log((line) => line.text === 'slow')
+    session.cancel(slow)
+    assert.equal((await slow.answer()).error?.kind, 3)
+    assert.equal((await session.call({ body: 'pid' })).text, pid)
+    const hung = session.begin({ body: 'hang' })
+    await session.log((line) => line.text === 'hanging')
+    const startedAt = performance.now()
+    session.cancel(hung)
+    assert.equal((await hung.answer()).error?.kind, 3)
+    assert.ok(performance.now() - startedAt < 1_000)
+    const next = await session.call({ body: 'pid' })
+    assert.notEqual(next.text, pid)
+    await eventually(async () =>
+      readFile(`/proc/${pid}/stat`).then(
+        () => false,
+        () => true,
+      ),
+    )
+  })
+
+  it('calls that wait for a place can be cancelled, and end with the connection', async () => {
+    await using scope = await shell()
+    const session = await scope.ready()
+    session.begin({ body: 'hang' })
+    const waits = session.begin({ body: 'one' })
+    session.cancel(waits)
+    assert.equal((await waits.answer()).error?.kind, 3)
+    session.begin({ body: 'one' })
+    session.socket.destroy()
+    const again = await scope.again()
+    assert.equal((await again.call({ body: 'two' })).text, 'TWO')
+  })
+
+  it('a program that ends before it is ready cannot be loaded, and says why', async () => {
+    const fn = { 'shoal.json': STAY, 'fn.sh': '#!/bin/sh\necho no cheese >&2\nexit 4\n' }
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.listener.session()
+    const ready = await session.init({ dir: scope.dir })
+    assert.equal(ready['ok'], false)
+    assert.match(String(ready['error']), /exit status 4: no cheese/)
+  })
+
+  it('first word other than ready, an unknown setting, a number out of range: not loaded', async () => {
+    const wrong = [
+      {
+        files: { 'fn.sh': '#!/bin/sh\necho hello\n', 'shoal.json': STAY },
+        error: /must be `ready`/,
+      },
+      { files: { 'fn.sh': SHELL, 'shoal.json': '{"stay": {"many": 1}}' }, error: /unknown field/ },
+      { files: { 'fn.sh': SHELL, 'shoal.json': '{"stay": {"programs": 65}}' }, error: /1 to 64/ },
+    ]
+    for (const { files, error } of wrong) {
+      await using scope = await RunnerScope.start({ runtime: 'binary', fn: files })
+      const session = await scope.listener.session()
+      const ready = await session.init({ dir: scope.dir })
+      assert.match(String(ready['error']), error)
+    }
+  })
+
+  it('a program that keeps ending: calls are told so in place of waiting', async () => {
+    const fn = {
+      'shoal.json': STAY,
+      'fn.sh':
+        '#!/bin/sh\n[ -e ../once ] && exit 5\ntouch ../once\necho ready\nread -r line\nexit 5\n',
+    }
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.ready()
+    assert.equal((await session.call()).error?.kind, 5)
+    const { error } = await session.call()
+    assert.equal(error?.kind, 1)
+    assert.match(error.text, /the program keeps ending: .*exit status 5/)
+  })
+
+  it('shutdown lets the call end, and the program goes with the runner', async () => {
+    await using scope = await shell()
+    const session = await scope.ready()
+    const { text: pid } = await session.call({ body: 'pid' })
+    const call = session.begin({ body: 'slow' })
+    session.send(TYPE.SHUTDOWN, 0)
+    assert.equal((await call.answer()).text, 'SLOW')
+    assert.equal(await scope.exited, 0)
+    await assert.rejects(readFile(`/proc/${pid}/stat`))
+  })
+})
