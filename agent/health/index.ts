@@ -1,7 +1,7 @@
 /**
  * How this node is: host samples, heartbeats, the deep probe, inventory, and the admin port.
  *
- * Depends on: `#shared`, prom-client, systeminformation. Used by: `agent/main.ts`.
+ * Depends on: `#shared`, prom-client. Used by: `agent/main.ts`.
  *
  * @module
  */
@@ -18,6 +18,7 @@ export { LoopMonitor } from './loop-monitor.ts'
 export type { LoopLag } from './loop-monitor.ts'
 export { agentMetrics } from './metrics.ts'
 export type { MetricSources } from './metrics.ts'
+export { parseOsRelease, readOsName } from './os-name.ts'
 export { Prober } from './prober.ts'
 export type { ProbeResult, ProberOptions } from './prober.ts'
 export { StateWatch } from './state-watch.ts'

@@ -2,6 +2,7 @@ import { arch as nodeArch, availableParallelism, release, totalmem } from 'node:
 import type { Arch, EngineKind, Labels, Runtime } from '#shared/schemas/names.ts'
 import type { Inventory } from '#shared/schemas/health.ts'
 import type { HealthLog } from './log.ts'
+import { readOsName } from './os-name.ts'
 
 const ENGINE_WITHIN_MS = 3_000
 
@@ -39,7 +40,7 @@ export class InventoryReader {
   /** An engine that does not answer is described as it last was: a hello must not wait for it. */
   async read(): Promise<Inventory> {
     const { agentVersion, labels, ports, engine } = this.#options
-    this.#os ??= osName()
+    this.#os ??= readOsName()
     const [os] = await Promise.all([this.#os, this.#askEngine()])
     return {
       agentVersion,
@@ -65,17 +66,5 @@ export class InventoryReader {
     } catch (error) {
       log.warn({ err: error }, 'engine not asked for its version')
     }
-  }
-}
-
-/** Name and version of the distribution. The library starts programs for it, so it is loaded and asked once. */
-async function osName(): Promise<string> {
-  try {
-    const { default: systeminformation } = await import('systeminformation')
-    const { distro, release: version } = await systeminformation.osInfo()
-    return `${distro} ${version}`.trim() || 'unknown'
-  } catch {
-    // No name of the distribution is no reason not to serve.
-    return 'unknown'
   }
 }
