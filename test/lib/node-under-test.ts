@@ -109,10 +109,13 @@ export class NodeUnderTest implements AsyncDisposable {
     return (await readFile(this.#folder.join('agent', 'installation-id'), 'utf8')).trim()
   }
 
-  /** A last agent removes the handlers. */
+  /** A last agent removes the handlers, once it has found them all. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       await using last = await this.#spawn(SOURCE, ['--remove-handlers'])
+      const { admin }: AgentPorts = JSON.parse(last.readyLine)
+      const settled = async () => (await fetch(`http://127.0.0.1:${admin}/readyz`)).ok
+      await eventually(settled, { timeoutMs: DEPLOY_WITHIN_MS })
       await last.kill('SIGTERM')
     } finally {
       await this.#controller[Symbol.asyncDispose]()
