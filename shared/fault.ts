@@ -84,6 +84,11 @@ export type FaultDetails = Readonly<
 
 /** An expected failure with a code of the table above. */
 export class Fault extends Error {
+  static {
+    // Logs show the class' name, and a bundler renames a class that mentions itself.
+    Object.defineProperty(this, 'name', { value: 'Fault' })
+  }
+
   override readonly name = 'Fault'
   readonly code: FaultCode
   readonly details: FaultDetails

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { Fault } from '#shared/fault.ts'
 import { doctorCommand } from './commands/doctor.ts'
@@ -20,12 +19,13 @@ import type { CliContext } from './context.ts'
 import { EXIT, EXIT_HELP, type ExitCode } from './exit-codes.ts'
 import { hintFor } from './hints.ts'
 import { paint, type Output } from './output.ts'
+import packageFile from '../../package.json' with { type: 'json' }
 
 /** The whole command tree, not run yet. */
 export function buildProgram(context: CliContext): Command {
   const program = new Command('shoal')
     .description('Functions on every node of an edge fleet')
-    .version(version())
+    .version(packageFile.version)
     .option('--url <url>', 'of the controller (SHOAL_API_URL); default http://127.0.0.1:7420')
     .option('--token <token>', 'of the controller (SHOAL_API_TOKEN); default: from the data folder')
     .option('--data-folder <folder>', 'data folder (SHOAL_DATA); default ~/.local/share/shoal')
@@ -110,10 +110,4 @@ function settle(command: Command, out: Output): void {
     getErrHelpWidth: () => Math.min(out.columns, 120),
   })
   for (const child of command.commands) settle(child, out)
-}
-
-function version(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  const manifest: { version?: unknown } = JSON.parse(text)
-  return String(manifest.version)
 }

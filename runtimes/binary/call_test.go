@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,7 +17,7 @@ func TestAnIDIsFreeBeforeItsLastFrameLeaves(t *testing.T) {
 		"the last part":  func(c *call) { c.send([]byte("last"), true) },
 		"an error":       func(c *call) { c.fail(kindFunction, "no") },
 	} {
-		agent, socket := net.Pipe()
+		agent, socket := socketPair(t)
 		conn := newConnection(socket, newRunner("", "", nil))
 		c, err := newCall(1, &request{}, true, conn)
 		if err != nil {
@@ -35,6 +36,22 @@ func TestAnIDIsFreeBeforeItsLastFrameLeaves(t *testing.T) {
 		conn.writer.close(0)
 		_ = agent.Close()
 	}
+}
+
+// socketPair returns the agent's end of a connection, and the runner's.
+func socketPair(t *testing.T) (net.Conn, int) {
+	t.Helper()
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(pair[0]), "agent")
+	defer file.Close()
+	agent, err := net.FileConn(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return agent, pair[1]
 }
 
 // received tells whether anything comes within the time.

@@ -14,7 +14,8 @@ import (
 
 const (
 	reconnectMin = 20 * time.Millisecond
-	reconnectMax = time.Second
+	// An agent that comes back serves again this soon; a try that finds no socket costs next to nothing.
+	reconnectMax = 200 * time.Millisecond
 	flushWait    = time.Second
 	exitRefused  = 69
 )

@@ -14,6 +14,10 @@ const LAYERS: readonly { readonly from: string; readonly may: readonly string[] 
   { from: 'agent/', may: ['agent/', 'shared/', 'proto/'] },
   // Talks HTTP, like any client.
   {
+    from: 'controller/cli/program.ts',
+    may: ['controller/cli/', 'shared/', 'package.json'],
+  },
+  {
     from: 'controller/cli/',
     may: ['controller/cli/', 'shared/', 'controller/api-client/', 'controller/build/'],
   },

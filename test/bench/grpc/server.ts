@@ -62,10 +62,6 @@ function http2Echo(): Promise<number> {
   })
 }
 
-function same(bytes: Buffer): Buffer {
-  return bytes
-}
-
 function grpcJsEcho(): Promise<number> {
   const server = new Server()
   for (const path of Object.values(PATHS)) {

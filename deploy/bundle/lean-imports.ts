@@ -1,0 +1,42 @@
+import { isBuiltin } from 'node:module'
+import { join } from 'node:path'
+import type { Plugin } from 'esbuild'
+
+const LEFT_OUT = join(import.meta.dirname, 'left-out.ts')
+
+/**
+ * Imports that cost more memory in a bundle than they must.
+ *
+ * - Node's own modules are taken by `require`: an `import` of `node:http` reads each of its exports once, and thereby loads all of
+ *   undici, which is behind a getter.
+ * - A CommonJS module whose export is bytes is taken by `require`: for an `import`, esbuild copies what the export has, name by
+ *   name, and makes a getter of every byte (10 MiB for llhttp).
+ * - What of dockerode nobody uses is left out.
+ */
+export const leanImports: Plugin = {
+  name: 'lean-imports',
+  setup(build) {
+    build.onResolve({ filter: /^[a-z_/:0-9]+$/ }, ({ path, kind }) =>
+      kind === 'import-statement' && isBuiltin(path) ? { path, namespace: BUILTIN } : undefined,
+    )
+    build.onLoad({ filter: /.*/, namespace: BUILTIN }, ({ path }) => ({
+      contents: `module.exports = require(${JSON.stringify(path)})`,
+    }))
+    build.onResolve({ filter: /-wasm\.js$/ }, async ({ path, kind, resolveDir }) => {
+      if (kind !== 'import-statement') return undefined
+      const found = await build.resolve(path, { kind: 'require-call', resolveDir })
+      return { ...found, namespace: BYTES }
+    })
+    build.onLoad({ filter: /.*/, namespace: BYTES }, ({ path }) => ({
+      contents: `export default require(${JSON.stringify(path)})`,
+      resolveDir: import.meta.dirname,
+    }))
+    build.onResolve({ filter: /^(ssh2|tar-fs)$/ }, () => ({ path: LEFT_OUT }))
+    build.onResolve({ filter: /^\.\/session$/ }, ({ importer }) =>
+      importer.endsWith('/dockerode/lib/docker.js') ? { path: LEFT_OUT } : undefined,
+    )
+  },
+}
+
+const BUILTIN = 'builtin'
+const BYTES = 'bytes'

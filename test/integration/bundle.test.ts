@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { readFile, readdir } from 'node:fs/promises'
+import { after, before, describe, it } from 'node:test'
+import { promisify } from 'node:util'
+import { buildRelease } from '#deploy/bundle/index.ts'
+import { startsWell } from '#test/bundled-agent.ts'
+import { NodeUnderTest } from '#test/node-under-test.ts'
+import { freePort } from '#test/ports.ts'
+import { childScope } from '#test/process.ts'
+import { tempFolder, type TempFolder } from '#test/temp.ts'
+
+const run = promisify(execFile)
+
+/** Outside of the checkout: no `node_modules` is found from there. */
+let release: TempFolder
+
+before(async () => {
+  release = await tempFolder()
+  await buildRelease({ folder: release.path })
+})
+after(() => release[Symbol.asyncDispose]())
+
+describe('the release', () => {
+  it('is one file per program, the launcher of the agent, and the licences of what is inside', async () => {
+    const files = await readdir(release.path)
+    assert.deepEqual(files.toSorted(), [
+      'THIRD-PARTY-NOTICES.txt',
+      'agent.mjs',
+      'controller.mjs',
+      'shoal-agent',
+      'shoal.mjs',
+    ])
+    const notices = await readFile(release.join('THIRD-PARTY-NOTICES.txt'), 'utf8')
+    const titles = [...notices.matchAll(/^-{78}\n\n(\S+) \S+ \((.+)\)$/gm)]
+    assert.ok(titles.length > 40, `${titles.length} packages`)
+    for (const name of ['pino', 'typebox', 'dockerode', '@nats-io/nats-core']) {
+      assert.ok(
+        titles.some(([, title]) => title === name),
+        name,
+      )
+    }
+    for (const name of ['ssh2', 'tar-fs']) {
+      assert.ok(!titles.some(([, title]) => title === name), `${name} is left out`)
+    }
+    const allowed = /^(MIT|ISC|0BSD|BSD-[23]-Clause|Apache-2\.0|Unlicense|\(.* (OR|AND) .*\))$/
+    assert.deepEqual(
+      titles.filter(([, , licence = '']) => !allowed.test(licence)).map(([title]) => title),
+      [],
+    )
+  })
+
+  it('takes of Node what it uses, and keeps its source in one byte a letter', async () => {
+    for (const file of ['agent.mjs', 'controller.mjs', 'shoal.mjs']) {
+      const source = await readFile(release.join(file), 'utf8')
+      const imports = [...source.matchAll(/\bimport\s*[^('"`;]{1,200}?\bfrom\s*['"]([^'"]+)['"]/g)]
+      assert.deepEqual(
+        imports.map(([, from]) => from),
+        ['node:module'],
+        file,
+      )
+      assert.equal(Buffer.byteLength(source), source.length, file)
+    }
+  })
+
+  it('has programs that say how they are used, and errors under their own names', async () => {
+    const { stdout: help } = await run(release.join('shoal-agent'), ['--help'], pinned())
+    assert.match(help, /SHOAL_AGENT_DATA/)
+    const cli = await run(process.execPath, [release.join('shoal.mjs'), '--version'])
+    const { version }: { version: string } = JSON.parse(await readFile('package.json', 'utf8'))
+    assert.equal(cli.stdout.trim(), version)
+    await using folder = await tempFolder()
+    const failed = await run(release.join('shoal-agent'), {
+      ...pinned({ SHOAL_DATA: folder.path, SHOAL_JOIN_TOKEN: 'x' }),
+    }).catch((error: { stdout: string }) => error)
+    const fatal: { err: { type: string } } = JSON.parse(failed.stdout.trim())
+    assert.equal(fatal.err.type, 'Fault')
+  })
+})
+
+it('the bundled controller serves, with its API described, and the bundled command line finds it', async () => {
+  await using folder = await tempFolder()
+  const port = String(await freePort())
+  const env = {
+    SHOAL_DATA: folder.path,
+    SHOAL_API_PORT: port,
+    SHOAL_NATS_URL: 'nats://127.0.0.1:9',
+  }
+  const options = { script: release.join('controller.mjs'), env, cwd: folder.path }
+  await using controller = await childScope(options)
+  const url = `http://127.0.0.1:${port}`
+  const token = await readFile(folder.join('controller', 'api-token'), 'utf8')
+  const headers = { authorization: `Bearer ${token.trim()}` }
+  const described = await fetch(`${url}/openapi.json`, { headers })
+  assert.equal(described.status, 200, controller.output())
+  assert.match(await described.text(), /"\/v1\/functions"/)
+  const args = [release.join('shoal.mjs'), '--url', url, 'fn', 'ls', '--json']
+  const { stdout } = await run(process.execPath, args, { env: { ...process.env, ...env } })
+  assert.deepEqual(JSON.parse(stdout), { functions: [] })
+})
+
+it('the bundled agent adopts what runs, answers over every protocol, starts in time and in little memory', async () => {
+  const launcher = [release.join('shoal-agent')]
+  await using node = await NodeUnderTest.create({ engine: 'process', functions: 4 }, launcher)
+  await startsWell(node, launcher)
+})
+
+/** The launcher takes the first Node on PATH; tests have one of their own. */
+function pinned(env: Readonly<Record<string, string>> = {}) {
+  return { env: { PATH: process.env['PATH'] ?? '', NODE: process.execPath, ...env } }
+}
