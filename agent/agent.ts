@@ -10,7 +10,7 @@ import {
   type Identity,
   type TrustKeeper,
 } from '#agent/command/index.ts'
-import type { LoadedConfig } from '#agent/config/index.ts'
+import { memoryBudgetMiB, type LoadedConfig } from '#agent/config/index.ts'
 import { BundleStore, type Engine } from '#agent/handlers/index.ts'
 import {
   AdminServer,
@@ -82,6 +82,7 @@ export class Agent implements AsyncDisposable {
   #proxies: Proxy[] = []
   #admin: AdminServer | undefined
   #closing: Promise<void> | undefined
+  readonly #removed = Promise.withResolvers<void>()
 
   private constructor(
     base: Base,
@@ -125,6 +126,7 @@ export class Agent implements AsyncDisposable {
       logs: parts.logs,
       inventory: () => this.#inventory.read(),
       onCommand: (command) => this.#take(command),
+      onRemoved: () => this.#removed.resolve(),
       log: log.child({ [LOG_KEYS.part]: 'command' }),
     })
     this.#service.attach(parts.link)
@@ -161,13 +163,16 @@ export class Agent implements AsyncDisposable {
       onStarted: () => agent.#watch.stir(),
       bodyBytesMax: config.bodyBytesMax,
       drainMs: config.drainMs,
+      keepMs: config.keepMs,
+      memoryBudgetMiB: memoryBudgetMiB(config.memoryBudget),
+      spares: config.spares,
     })
     const watch: StateWatch = new StateWatch({
       functions: () => reconciler.report(),
       onChange: () => agent.#heartbeat.wake(),
     })
     const agent = new Agent(base, engine, { router, logs, link, reconciler, watch })
-    if (base.keeper.command !== undefined) agent.#take(base.keeper.command)
+    if (base.keeper.command !== undefined) agent.#take(base.keeper.command, true)
     return agent
   }
 
@@ -205,6 +210,11 @@ export class Agent implements AsyncDisposable {
     return { ...this.#ports, admin: this.#admin?.port ?? 0 }
   }
 
+  /** Resolves when the controller has said that this node is no longer of its fleet. */
+  get removed(): Promise<void> {
+    return this.#removed.promise
+  }
+
   /** Refuses new work, lets calls end, sends a last heartbeat, closes. Handlers go on unless the config says otherwise. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
@@ -227,8 +237,9 @@ export class Agent implements AsyncDisposable {
     this.#loop[Symbol.dispose]()
   }
 
-  #take(command: NodeCommand): void {
-    this.#reconciler.setDesired(command.functions)
+  /** @param kept - it was taken before, by an earlier agent */
+  #take(command: NodeCommand, kept = false): void {
+    this.#reconciler.setDesired(command.functions, kept)
     this.#watch.stir()
     this.#heartbeat.wake()
     this.#logs.retain(command.functions.map(({ fn }) => fn)).catch((error: unknown) => {
@@ -258,6 +269,7 @@ export class Agent implements AsyncDisposable {
       functions: () => this.#reconciler.report(),
       host: () => this.#host.sample(HOST_SAMPLE_AGE_MS),
       probe: () => this.#prober.result,
+      everyMs: config.heartbeatMs,
     })
     const subject = subjects.health(identity.node)
     return HeartbeatLoop.start({

@@ -3,7 +3,12 @@ import * as fs from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { pino, type Logger } from 'pino'
-import { CommandKeeper, ensureIdentity, TrustKeeper } from '#agent/command/index.ts'
+import {
+  CommandKeeper,
+  ensureIdentity,
+  forgetEnrolment,
+  TrustKeeper,
+} from '#agent/command/index.ts'
 import {
   AgentFolder,
   loadAgentConfig,
@@ -46,8 +51,14 @@ export async function runAgent(
   await using agent = await Agent.open(base, engine)
   const ports = await agent.openDoors()
   announce({ [LOG_KEYS.node]: base.identity.node, ...ports, engine: engine.kind })
-  if (!signal.aborted) await once(signal, 'abort')
-  log.info({ reason: String(signal.reason) }, 'agent stopping')
+  const removed = agent.removed.then(() => true)
+  const isRemoved = signal.aborted
+    ? false
+    : await Promise.race([removed, once(signal, 'abort').then(() => false)])
+  log.info(
+    { reason: isRemoved ? 'removed from the fleet' : String(signal.reason) },
+    'agent stopping',
+  )
   const watchdog = setTimeout(() => {
     log.fatal({}, 'still not stopped: ending by force')
     process.exit(1)
@@ -55,6 +66,12 @@ export async function runAgent(
   await agent.close()
   clearTimeout(watchdog)
   log.info({}, 'agent stopped')
+  if (!isRemoved) return
+  await forgetEnrolment({ folder: folder.path, fs })
+  throw new Fault(
+    'JOIN_REFUSED',
+    'this node was removed from the fleet: to bring it back, run `shoal node token` at the controller and start this with the new SHOAL_JOIN_TOKEN',
+  )
 }
 
 async function openBase(

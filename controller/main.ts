@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import Docker from 'dockerode'
@@ -13,6 +13,7 @@ import { createBuilder, type Builder } from './build/index.ts'
 import { ArtifactStore, Catalogue } from './catalogue/index.ts'
 import { startCompat } from './compat/index.ts'
 import { loadControllerConfig, type LoadedConfig } from './config/index.ts'
+import { lockControllerData } from './data-lock.ts'
 import { EventHub } from './events/index.ts'
 import { ArtifactServer, Enrolment, Fleet, NatsBus } from './fleet/index.ts'
 import { Rollouts } from './rollout/index.ts'
@@ -34,9 +35,10 @@ export async function runController(
   signal: AbortSignal,
 ): Promise<void> {
   const data = config.controllerData
-  await mkdir(data, { recursive: true, mode: 0o700 })
   const part = (name: string) => log.child({ part: name })
   await using stack = new AsyncDisposableStack()
+  // Before anything in it is opened: what a controller clears away at its start may be another one's work.
+  stack.use(await lockControllerData(data))
   const token = await ensureApiToken(data)
   const store = stack.use(SqliteStore.open(join(data, 'shoal.db')))
   const artifacts = await ArtifactStore.open(join(data, 'artifacts'))
@@ -132,7 +134,15 @@ async function startFleet(
       fleetLog.error({ err: error }, 'nodes not looked at after connecting')
     }
   }
-  const server = new ArtifactServer({ bus, artifacts, log: fleetLog })
+  const server = new ArtifactServer({
+    bus,
+    artifacts,
+    isEnrolled: async (node) => {
+      const row = await store.node(node)
+      return row !== undefined && row.deletedAtMs === undefined
+    },
+    log: fleetLog,
+  })
   stack.defer(() => server.close())
   const enrolment = (apiUrl: () => string) =>
     new Enrolment({
@@ -205,6 +215,11 @@ function collectGarbage(catalogue: Catalogue, log: Logger): Disposable {
   return { [Symbol.dispose]: () => clearInterval(timer) }
 }
 
+/** User and password of a proxy's URL are nobody's business. */
+function maskCredentials(_key: string, value: unknown): unknown {
+  return typeof value === 'string' ? value.replace(/^(\w+:\/\/)[^/@\s]+@/, '$1***@') : value
+}
+
 if (import.meta.main) {
   const stop = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
@@ -218,7 +233,7 @@ if (import.meta.main) {
     const config = loadControllerConfig(process.env)
     log.level = config.logLevel
     if (process.argv.includes('--print-config')) {
-      process.stdout.write(`${JSON.stringify(config, null, 2)}\n`)
+      process.stdout.write(`${JSON.stringify(config, maskCredentials, 2)}\n`)
     } else {
       await runController(config, log, stop.signal)
     }

@@ -16,10 +16,12 @@ export interface DeployConfig {
   readonly proxy: Readonly<Record<string, string>>
   /** `CI=true`: what cannot be set up is a failure. */
   readonly ci: boolean
-  /** `SHOAL_SAMPLES=0` turns them off. */
+  /** `SHOAL_SAMPLES=0` turns them off; so does serving the API of an earlier system, whose clients bring functions of these names. */
   readonly samples: boolean
   readonly root: boolean
   readonly apiHost: string
+  /** Address that nats-server listens on. */
+  readonly natsHost: string
   readonly ports: Readonly<Record<PortName, number>>
 }
 
@@ -58,6 +60,11 @@ interface PortRow {
 
 export type PortName = keyof typeof PORTS
 
+function samplesSetting(env: NodeJS.ProcessEnv): boolean {
+  const wish = setting(env, 'SHOAL_SAMPLES')
+  return wish === undefined ? setting(env, 'SHOAL_COMPAT') === undefined : wish !== '0'
+}
+
 /** Reads the environment. @throws Fault `CONFIG_INVALID` with all problems at once */
 export function loadDeployConfig(env: NodeJS.ProcessEnv): DeployConfig {
   const problems: string[] = []
@@ -68,9 +75,10 @@ export function loadDeployConfig(env: NodeJS.ProcessEnv): DeployConfig {
     ca: caBundle(env),
     proxy: proxySettings(env),
     ci: env['CI'] === 'true' || env['CI'] === '1',
-    samples: env['SHOAL_SAMPLES'] !== '0',
+    samples: samplesSetting(env),
     root: process.getuid?.() === 0,
     apiHost: setting(env, 'SHOAL_API_HOST') ?? '127.0.0.1',
+    natsHost: setting(env, 'SHOAL_NATS_HOST') ?? '127.0.0.1',
     ports: {
       http: port(env, 'http', problems),
       coap: port(env, 'coap', problems),

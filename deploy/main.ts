@@ -29,6 +29,9 @@ const VERBS: Readonly<
   },
 }
 
+// A terminal or pipe that has gone must not keep us from stopping in order.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
+
 const stopping = new AbortController()
 let firstSignalAtMs: number | undefined
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {

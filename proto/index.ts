@@ -6,6 +6,7 @@
 export {
   file_grpc_health_v1_health,
   Health,
+  HealthCheckRequestSchema,
   HealthCheckResponse_ServingStatus as ServingStatus,
   HealthCheckResponseSchema,
   HealthListResponseSchema,
@@ -14,6 +15,7 @@ export {
   file_grpc_reflection_v1_reflection,
   ServerReflection,
   type ServerReflectionRequest,
+  ServerReflectionRequestSchema,
   ServerReflectionResponseSchema,
 } from './gen/grpc/reflection/v1/reflection_pb.ts'
 export {
@@ -24,7 +26,7 @@ export {
   file_shoal,
   Functions,
   InvokeChunkSchema,
+  InvokeRequestSchema,
   InvokeResponseSchema,
-  type InvokeRequest,
 } from './gen/shoal_pb.ts'
-export { file_tinyfaas, ResponseSchema, TinyFaaS } from './gen/tinyfaas_pb.ts'
+export { DataSchema, file_tinyfaas, ResponseSchema, TinyFaaS } from './gen/tinyfaas_pb.ts'

@@ -17,6 +17,9 @@ export const LIMITS = {
   functionsPerNodeMax: 500,
   /** As base64url in its envelope this stays below NATS' default max_payload of 1 MiB. */
   commandBytesMax: 704 * 1024,
+  placementsMax: 64,
+  /** Handlers of one function on one node. */
+  replicasMax: 64,
   /** Environment of one function, names and values together. */
   envBytesMax: 32 * 1024,
   logLineBytesMax: 16 * 1024,

@@ -12,7 +12,7 @@ import {
   type CommandReply,
   type TrustDocument,
 } from '#shared/schemas/command.ts'
-import type { Heartbeat } from '#shared/schemas/health.ts'
+import type { Refusal } from '#shared/schemas/health.ts'
 import { cutText } from '#shared/text.ts'
 import type { CommandLog } from './log.ts'
 import type { TrustKeeper } from './trust-keeper.ts'
@@ -33,8 +33,6 @@ const HighestFile = Type.Object({
 const commandValidator = Compile(NodeCommand)
 const commandFileValidator = Compile(CommandFile)
 const highestValidator = Compile(HighestFile)
-
-export type Refusal = NonNullable<Heartbeat['refusal']>
 
 export interface CommandKeeperOptions {
   readonly folder: string
@@ -124,8 +122,18 @@ export class CommandKeeper {
     } catch (error) {
       const { code, message } = Fault.from(error)
       const text = cutText(message, REFUSAL_CHARS_MAX)
-      this.#refusal = { code, message: text, atMs: clock.nowMs() }
       const generation = this.#highest.generation
+      // Sent twice, as a controller may that did not hear our answer: nothing is wrong with what runs here.
+      if (code === 'COMMAND_REPLAYED' && isEnvelope(envelope) && this.holds(envelope)) {
+        return { accepted: false, code, message: text, generation }
+      }
+      const refused = claimedGeneration(envelope)
+      this.#refusal = {
+        code,
+        message: text,
+        atMs: clock.nowMs(),
+        ...(refused === undefined ? {} : { generation: refused }),
+      }
       log.warn({ err: error, code, generation }, 'command refused')
       return { accepted: false, code, message: text, generation }
     }
@@ -234,6 +242,21 @@ function checkFunctions({ functions }: NodeCommand): void {
         `environment of ${fn} has ${bytes} bytes, at most ${LIMITS.envBytesMax} are allowed`,
       )
     }
+  }
+}
+
+/** What a refused command says of itself, believed by nobody: it only tells which one was refused. */
+function claimedGeneration(envelope: unknown): number | undefined {
+  if (!isEnvelope(envelope) || envelope.payload.length > LIMITS.commandBytesMax * 2)
+    return undefined
+  try {
+    const payload: unknown = JSON.parse(Buffer.from(envelope.payload, 'base64url').toString())
+    const generation: unknown = Object(payload).generation
+    return typeof generation === 'number' && Number.isSafeInteger(generation)
+      ? generation
+      : undefined
+  } catch {
+    return undefined
   }
 }
 

@@ -21,6 +21,8 @@ const REPLY_BYTES_MAX = 1024 * 1024
 const IdentityFile = Type.Object({
   /** Seed of this node's NATS user key; made here, never leaves this host. */
   seed: Type.String(),
+  /** The controller took this node out of the fleet: `joined` is of no use any more, but the key is. */
+  removed: Type.Optional(Type.Literal(true)),
   joined: Type.Optional(
     Type.Object({
       node: NodeId,
@@ -61,7 +63,7 @@ export interface IdentityOptions {
 
 /**
  * This node's identity from `identity.json`; when there is none, enrols with the join token, and waits for the controller as long
- * as it takes.
+ * as it takes. So it does again after `forgetEnrolment`.
  *
  * @throws Fault `CONFIG_INVALID` (not enrolled and no usable token, or a damaged identity), `JOIN_REFUSED`, `TRUST_INVALID` (the
  *   controller's root is not the one in the token), `STORAGE`; the signal's reason
@@ -73,7 +75,8 @@ export async function ensureIdentity(
   const { folder, fs, joinToken, log } = options
   const file = new DurableFile({ folder, name: 'identity.json', fs })
   const { value, problems } = await file.read(parseIdentity)
-  if (value?.joined !== undefined) {
+  const removed = value?.removed === true
+  if (value?.joined !== undefined && !removed) {
     for (const problem of problems) log.warn({ err: problem }, 'kept identity passed over')
     return { seed: value.seed, ...value.joined }
   }
@@ -81,7 +84,7 @@ export async function ensureIdentity(
     const damaged = problems.map(({ message }) => `${message}; `).join('')
     throw new Fault(
       'CONFIG_INVALID',
-      `${damaged}this node is not enrolled: run \`shoal node token\` at the controller and set SHOAL_JOIN_TOKEN`,
+      `${damaged}this node ${removed ? 'was removed from the fleet' : 'is not enrolled'}: run \`shoal node token\` at the controller and set SHOAL_JOIN_TOKEN`,
     )
   }
   const token = parseToken(joinToken)
@@ -94,6 +97,16 @@ export async function ensureIdentity(
   await file.write(JSON.stringify({ seed, joined } satisfies IdentityFile))
   log.info({ node: reply.node, root: token.root }, 'enrolled')
   return { seed, ...joined }
+}
+
+/** Notes that the controller has removed this node: the next start joins anew, with the same key. @throws Fault `STORAGE` */
+export async function forgetEnrolment({
+  folder,
+  fs,
+}: Pick<IdentityOptions, 'folder' | 'fs'>): Promise<void> {
+  const file = new DurableFile({ folder, name: 'identity.json', fs })
+  const { value } = await file.read(parseIdentity)
+  if (value !== undefined) await file.write(JSON.stringify({ ...value, removed: true }))
 }
 
 /** @throws Fault `CONFIG_INVALID` */

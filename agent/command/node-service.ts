@@ -30,6 +30,8 @@ export interface NodeServiceOptions {
   readonly inventory: () => Promise<Inventory>
   /** A new command is on the disk. */
   readonly onCommand: (command: NodeCommand) => void
+  /** The controller says that this node was removed, and its signed command is to run nothing. */
+  readonly onRemoved: () => void
   readonly log: CommandLog
 }
 
@@ -170,6 +172,9 @@ export class NodeService implements AsyncDisposable {
     }
     if (reply.command !== undefined && !keeper.holds(reply.command))
       await this.#receive(reply.command)
+    // Only the signed command counts: a broker alone can say anything.
+    const runsNothing = (keeper.command?.functions.length ?? 0) === 0
+    if (reply.removed === true && runsNothing) this.#options.onRemoved()
   }
 }
 

@@ -8,5 +8,6 @@
 export { AgentFolder } from './agent-folder.ts'
 export { loadAgentConfig } from './load.ts'
 export type { LoadedConfig } from './load.ts'
+export { memoryBudgetMiB } from './memory-budget.ts'
 export { printableConfig, settingName, settingsHelp } from './settings.ts'
 export { AgentConfig } from './schema.ts'

@@ -75,6 +75,23 @@ export const AgentConfig = Type.Object(
       maximum: 600_000,
       description: 'For calls in flight when the agent stops; a switch lets them end',
     }),
+    keepMs: Type.Integer({
+      default: 600_000,
+      minimum: 0,
+      maximum: 86_400_000,
+      description: 'A replaced release is kept paused so long, for a quick way back; 0: not at all',
+    }),
+    memoryBudget: Type.String({
+      default: '80%',
+      pattern: '^([1-9][0-9]?|100)%$|^[1-9][0-9]{0,8}$',
+      description: "For all handlers together, by their limits: a share of this host's, or MiB",
+    }),
+    spares: Type.Integer({
+      default: 1,
+      minimum: 0,
+      maximum: 16,
+      description: 'Handlers of each runtime started ahead, without a function; 0: none',
+    }),
     removeHandlers: Type.Boolean({
       default: false,
       description: 'Remove all handlers when the agent stops',

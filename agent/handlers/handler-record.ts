@@ -7,6 +7,7 @@ import { Check } from 'typebox/value'
 import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import { Digest, FunctionName, ReleaseId, Runtime } from '#shared/schemas/names.ts'
+import { placeCode } from './code.ts'
 import { syncFolder, writeDurable } from './durable.ts'
 import type { HandlerSpec } from './engine.ts'
 
@@ -23,6 +24,7 @@ export const HandlerRecord = Type.Object({
   runtime: Runtime,
   /** Of the artifact: keeps its bundle from being removed. */
   digest: Digest,
+  /** The unpacked bundle on the host, which its code is linked from. */
   bundleFolder: Type.String(),
   limits: Type.Object({
     memoryMiB: Type.Number(),
@@ -35,18 +37,21 @@ export const HandlerRecord = Type.Object({
   env: Type.Record(Type.String(), Type.String()),
   concurrency: Type.Integer(),
   timeoutMs: Type.Integer(),
+  /** It takes one call in its life. */
+  fresh: Type.Optional(Type.Literal(true)),
 })
 export type HandlerRecord = Static<typeof HandlerRecord>
 
-/** A new handler for an assignment. `identity`: see `Engine.identity`. */
+/** A new handler for an assignment. `identity`: see `Engine.identity`; `id`: that of the spare it is made of. */
 export function newRecord(
   assignment: Assignment,
   identity: string,
   bundleFolder: string,
+  id = newHandlerId(),
 ): HandlerRecord {
   const { fn, release, runtime, entry, settings } = assignment
   return {
-    id: newHandlerId(),
+    id,
     fn,
     release,
     runtime,
@@ -59,6 +64,7 @@ export function newRecord(
     env: settings.env,
     concurrency: settings.concurrency,
     timeoutMs: settings.timeoutMs,
+    ...(settings.isolation === 'fresh' ? ({ fresh: true } as const) : {}),
   }
 }
 
@@ -69,7 +75,8 @@ export function newHandlerId(): string {
 
 /**
  * Digest over all that makes two handlers interchangeable: what runs in them, what they may use, and what their runner was
- * told. Settings that only the agent applies (replicas, queue, errors) are not in it, so they change without a new handler.
+ * told; and whether it takes more than one call. Settings that only the agent applies (replicas, queue, errors) are not in
+ * it, so they change without a new handler.
  */
 export function specDigestOf(assignment: Assignment, identity: string): string {
   const { fn, release, runtime, entry, artifact, settings } = assignment
@@ -79,17 +86,20 @@ export function specDigestOf(assignment: Assignment, identity: string): string {
     [fn, release, runtime, entry ?? null, artifact.digest, identity],
     [memoryMiB, cpus, pids, network, concurrency, timeoutMs],
     sortedEnv,
+    ...(settings.isolation === 'fresh' ? ['fresh'] : []),
   ]
   return `sha256:${createHash('sha256').update(JSON.stringify(parts)).digest('hex')}`
 }
 
 export function specOf(record: HandlerRecord, root: string): HandlerSpec {
-  const { id, fn, release, runtime, bundleFolder, limits, network, specDigest } = record
-  const folder = join(root, id)
-  return { id, fn, release, runtime, folder, bundleFolder, limits, network, specDigest }
+  const { id, fn, release, runtime, limits, network, specDigest } = record
+  return { id, fn, release, runtime, folder: join(root, id), limits, network, specDigest }
 }
 
-/** The folders of all handlers, `<root>/<handler id>/`, each with its record, its socket `s` and the mount point `fn`. */
+/**
+ * The folders of all handlers, `<root>/<handler id>/`, each with its socket `s`, its record and its function's code `fn`. That
+ * of a spare has neither record nor code.
+ */
 export class HandlerFolders {
   readonly root: string
 
@@ -119,26 +129,45 @@ export class HandlerFolders {
     return new HandlerFolders(root)
   }
 
+  folderOf(id: string): string {
+    return join(this.root, id)
+  }
+
   socketPath(id: string): string {
-    return join(this.root, id, 's')
+    return join(this.folderOf(id), 's')
   }
 
   /** Makes a handler's folder with its record, durable. @throws Fault `STORAGE` */
   async create(record: HandlerRecord): Promise<void> {
-    const folder = join(this.root, record.id)
+    await this.createSpare(record.id)
     try {
+      await this.write(record)
+      await syncFolder(this.root)
+    } catch (error) {
+      await this.remove(record.id).catch(() => undefined)
+      throw error
+    }
+  }
+
+  /** Makes a spare's folder: to the next agent, what runs there is nobody's. @throws Fault `STORAGE` */
+  async createSpare(id: string): Promise<void> {
+    await this.#store(id, async (folder) => {
       await mkdir(folder)
-      await mkdir(join(folder, 'fn'))
       // Whatever the umask: the handler's own user must get in.
       await chmod(folder, 0o755)
-      await chmod(join(folder, 'fn'), 0o755)
-      await writeDurable(join(folder, RECORD_FILE), JSON.stringify(record))
-      await syncFolder(this.root)
-    } catch (cause) {
-      await this.remove(record.id).catch(() => undefined)
-      const reason = cause instanceof Error ? cause.message : String(cause)
-      throw new Fault('STORAGE', `cannot make ${folder}: ${reason}`, { folder }, { cause })
-    }
+    })
+  }
+
+  /** Writes a handler's record into its folder, durable. @throws Fault `STORAGE` */
+  async write(record: HandlerRecord): Promise<void> {
+    await this.#store(record.id, (folder) =>
+      writeDurable(join(folder, RECORD_FILE), JSON.stringify(record)),
+    )
+  }
+
+  /** Puts the function's code into its handler's folder, unless it is there. @throws Fault `STORAGE` */
+  async place({ id, bundleFolder }: HandlerRecord): Promise<void> {
+    await this.#store(id, (folder) => placeCode(bundleFolder, folder))
   }
 
   /** Ids of all folders, and the records of those that have a readable one. */
@@ -150,7 +179,7 @@ export class HandlerFolders {
 
   /** A folder that is gone is no error. @throws Fault `STORAGE` */
   async remove(id: string): Promise<void> {
-    const folder = join(this.root, id)
+    const folder = this.folderOf(id)
     try {
       await rm(folder, { recursive: true, force: true, maxRetries: 3 })
     } catch (cause) {
@@ -158,9 +187,19 @@ export class HandlerFolders {
     }
   }
 
+  async #store(id: string, work: (folder: string) => Promise<void>): Promise<void> {
+    const folder = this.folderOf(id)
+    try {
+      await work(folder)
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause)
+      throw new Fault('STORAGE', `cannot make ${folder}: ${reason}`, { folder }, { cause })
+    }
+  }
+
   #record(id: string): HandlerRecord | undefined {
     try {
-      const value: unknown = JSON.parse(readFileSync(join(this.root, id, RECORD_FILE), 'utf8'))
+      const value: unknown = JSON.parse(readFileSync(join(this.folderOf(id), RECORD_FILE), 'utf8'))
       return Check(HandlerRecord, value) && value.id === id ? value : undefined
     } catch {
       // Cut off by a crash before it was whole: nothing was started in there.

@@ -3,65 +3,28 @@ import type { Clock } from '#shared/clock.ts'
 import type { LogLine } from '#shared/schemas/health.ts'
 import { RunnerServer, type Lane, type RunnerLink } from '#agent/invoke/index.ts'
 import type { Engine, HandlerExit } from './engine.ts'
+import { equip, load } from './equip.ts'
+import { exitFault, unlessExited, withTail } from './handler-failure.ts'
 import { specOf, type HandlerFolders, type HandlerRecord } from './handler-record.ts'
+import { HANDLER_TIMEOUTS, isOver } from './handler-state.ts'
+import type { HandlerState, HandlerTimeouts, HandlerTimings } from './handler-state.ts'
+import { logLine } from './log-line.ts'
+import type { Spare } from './spare.ts'
+import { allEnded, within } from './within.ts'
 
-/**
- * ```
- * created --start()--> starting --HELLO--> loading --READY--> ready --attach()--> serving
- * found ---adopt()---> starting               ^                                     |
- *                                             +--- HELLO --- unlinked <-- link lost-+
- * serving --drain()--> draining --> drained
- * any of these, when its process ends, says nothing in time or cannot load --> failed
- * any --stop()--> stopping --> stopped          any --leave()--> left (goes on without this agent)
- * ```
- */
-export type HandlerState =
-  | { readonly kind: 'created' | 'found' | 'starting' | 'loading' | 'unlinked' }
-  | { readonly kind: 'ready' | 'serving' | 'draining'; readonly link: RunnerLink }
-  | { readonly kind: 'drained' | 'stopping' | 'stopped' | 'left' }
-  | { readonly kind: 'failed'; readonly fault: Fault }
-
-/** Milliseconds from the beginning of the start to the end of each part; absent: not reached, or adopted. */
-export interface HandlerTimings {
-  readonly folderMs?: number
-  readonly engineMs?: number
-  readonly helloMs?: number
-  readonly readyMs?: number
-}
-
-export interface HandlerTimeouts {
-  /** From the engine's start to HELLO. */
-  readonly helloMs: number
-  /** From INIT to READY: installing nothing, importing everything. */
-  readonly loadMs: number
-  /** For the runner of a handler that is adopted to connect; it tries again at least once a second. */
-  readonly adoptMs: number
-  /** For a runner that lost its connection while its process goes on. */
-  readonly relinkMs: number
-  /** From SHUTDOWN to force. */
-  readonly shutdownMs: number
-}
-
-export const HANDLER_TIMEOUTS: HandlerTimeouts = {
-  helloMs: 30_000,
-  loadMs: 60_000,
-  adoptMs: 5_000,
-  relinkMs: 2_000,
-  shutdownMs: 1_000,
-}
-
-const TAIL_BYTES_MAX = 4 * 1024
-const TAIL_MS = 5_000
 /** The engine reports the end of a process a little after its connection broke. */
 const EXIT_WAIT_MS = 500
 /** A local socket does not break by itself: a runner that loses it again and again does so on purpose. */
 const RELINKS_MAX = 3
+const LINK_ENDED = 'its connection ended'
 
 export interface HandlerOptions {
   readonly record: HandlerRecord
   readonly engine: Engine
   readonly folders: HandlerFolders
   readonly clock: Clock
+  /** Made of this one, which has the record's id, in place of a new container or process. */
+  readonly spare?: Spare | undefined
   readonly timeouts?: Partial<HandlerTimeouts>
   /** Every line the function writes. Must not throw. */
   readonly onLog: (line: LogLine) => void
@@ -87,6 +50,8 @@ export class Handler {
   #stopping: Promise<void> | undefined
   #launched: boolean
   #loaded = false
+  /** The engine has been asked to pause it, and not to let it go on. */
+  #held = false
   #relinks = 0
 
   /** @param origin - `created`: nothing is there yet; `found`: an earlier agent has started it. */
@@ -96,6 +61,7 @@ export class Handler {
     this.#timeouts = { ...HANDLER_TIMEOUTS, ...options.timeouts }
     this.#state = { kind: origin }
     this.#launched = origin === 'found'
+    if (options.spare !== undefined) this.#takeOver(options.spare)
   }
 
   get id(): string {
@@ -120,27 +86,34 @@ export class Handler {
     return this.#timings
   }
 
-  /** Makes and starts it. Resolves when it is ready or is not going to be; `state` tells which. */
+  /** True when it may be paused: it gets no calls, its runner is there and has nothing left to do. */
+  get pausable(): boolean {
+    const link = this.#server?.link
+    const resting = this.#state.kind === 'drained' || this.#state.kind === 'ready'
+    const sound = link?.takesCalls === true && link.inFlight === 0
+    return resting && sound && !this.#over.signal.aborted
+  }
+
+  /** Makes and starts it, or makes it of a spare. Resolves when it is ready or is not going to be; `state` tells which. */
   async start(): Promise<void> {
-    const { engine, folders, record } = this.#options
+    const { spare } = this.#options
     this.#startedAtMs = performance.now()
-    await this.#open(async (signal) => {
-      await folders.create(record)
-      await this.#listen()
-      this.#mark('folderMs')
-      await engine.start(specOf(record, folders.root), signal)
-      this.#launched = true
-      this.#mark('engineMs')
-      return this.#hello(this.#timeouts.helloMs, signal)
-    })
+    await this.#open((signal) =>
+      spare === undefined ? this.#launch(signal) : this.#equipSpare(spare, signal),
+    )
   }
 
   /** Takes over one that runs already: its runner connects as soon as the socket is back. Resolves like `start`. */
   async adopt(): Promise<void> {
+    const { engine } = this.#options
     this.#startedAtMs = performance.now()
     await this.#open(async (signal) => {
       await this.#listen()
-      return this.#hello(this.#timeouts.adoptMs, signal)
+      await engine.unpause(this.id, signal)
+      const link = await this.#hello(this.#timeouts.adoptMs, signal)
+      // The earlier agent was cut off before it had it ready for INIT.
+      if (link.hello.state === 'empty') await equip(this.#options, undefined, signal)
+      return link
     })
   }
 
@@ -148,16 +121,17 @@ export class Handler {
   exited(exit: HandlerExit): void {
     this.#ended.resolve(exit)
     if (isOver(this.#state)) return
-    this.#over.abort(this.#exitFault(exit))
+    this.#over.abort(exitFault(this.record, exit, this.#loaded))
     // An opening under way sees the abort and fails by itself.
-    if (this.#state.kind === 'ready' || this.#state.kind === 'serving') void this.#fail(undefined)
+    if (['ready', 'serving', 'paused'].includes(this.#state.kind)) void this.#fail(undefined)
   }
 
   /** Opens it for calls. Only when `ready`. */
   attach(lane: Lane): void {
     const state = this.#state
     if (state.kind !== 'ready') throw new TypeError(`handler ${this.id} is ${state.kind}`)
-    lane.attach(state.link, this.record.release, this.record.concurrency)
+    const { release, concurrency, fresh } = this.record
+    lane.attach(state.link, release, concurrency, fresh === true ? 1 : undefined)
     this.#set({ kind: 'serving', link: state.link })
   }
 
@@ -168,6 +142,41 @@ export class Handler {
     this.#set({ kind: 'draining', link: state.link })
     await lane.drain(state.link, limitMs)
     if (this.#state.kind === 'draining') this.#set({ kind: 'drained' })
+  }
+
+  /**
+   * Puts it to sleep: it keeps its memory and gets no CPU. Only when `pausable`. Resolves when it is `paused`, or `failed`.
+   *
+   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is as before
+   */
+  async pause(signal: AbortSignal): Promise<void> {
+    const link = this.#server?.link
+    if (link === undefined || !this.pausable) {
+      throw new TypeError(`handler ${this.id} is ${this.#state.kind} and cannot be paused`)
+    }
+    await this.#rest({ kind: 'pausing', link }, signal, async (either) => {
+      this.#held = true
+      await this.#options.engine.pause(this.id, either)
+      return { kind: 'paused', link }
+    })
+  }
+
+  /**
+   * Wakes it up, or takes it back after it was drained. Only when `paused` or `pausable`. Resolves when its runner has answered
+   * and it is `ready`, or `failed`.
+   *
+   * @throws Fault `ENGINE_UNAVAILABLE`, the signal's reason: it is as before
+   */
+  async resume(signal: AbortSignal): Promise<void> {
+    const link = this.#server?.link
+    if (link === undefined || (this.#state.kind !== 'paused' && !this.pausable)) {
+      throw new TypeError(`handler ${this.id} is ${this.#state.kind} and cannot be resumed`)
+    }
+    await this.#rest({ kind: 'resuming', link }, signal, async (either) => {
+      await this.#wake(either)
+      await link.ping(this.#timeouts.resumeMs)
+      return { kind: 'ready', link }
+    })
   }
 
   /**
@@ -198,6 +207,7 @@ export class Handler {
     this.#over.abort()
     await this.#opening
     try {
+      await this.#wake(signal).catch(unlessExited)
       await this.#shutDown(signal)
       await engine.stop(this.id, 0, signal)
       await this.#server?.close()
@@ -219,6 +229,83 @@ export class Handler {
     await within(closed.promise, this.#timeouts.shutdownMs, signal, () => undefined)
   }
 
+  /** Into a rest and out of it. An engine that is away is no reason to give up the handler: it is as before then. */
+  async #rest(
+    during: HandlerState & { readonly kind: 'pausing' | 'resuming' },
+    signal: AbortSignal,
+    work: (signal: AbortSignal) => Promise<HandlerState>,
+  ): Promise<void> {
+    const before = this.#state
+    const over = this.#over.signal
+    this.#set(during)
+    const run = async (): Promise<void> => {
+      try {
+        const after = await work(AbortSignal.any([signal, over]))
+        over.throwIfAborted()
+        if (during.link.state === 'closed') throw new Fault('FUNCTION_EXITED', LINK_ENDED)
+        this.#set(after)
+      } catch (error) {
+        const passing = signal.aborted || Fault.is(error, 'ENGINE_UNAVAILABLE')
+        if (passing && !over.aborted) {
+          this.#set(before)
+          throw error
+        }
+        await this.#fail(error)
+      }
+    }
+    const running = run()
+    this.#opening = running.catch(() => undefined)
+    await running
+  }
+
+  async #wake(signal: AbortSignal): Promise<void> {
+    if (!this.#held) return
+    await this.#options.engine.unpause(this.id, signal)
+    this.#held = false
+  }
+
+  async #launch(signal: AbortSignal): Promise<RunnerLink> {
+    const { engine, folders, record } = this.#options
+    await folders.create(record)
+    await this.#listen()
+    this.#mark('folderMs')
+    const started = async (): Promise<RunnerLink> => {
+      await engine.start(specOf(record, folders.root), signal)
+      this.#launched = true
+      this.#mark('engineMs')
+      return this.#hello(this.#timeouts.helloMs, signal)
+    }
+    // Meanwhile, because it is not needed before INIT.
+    const placed = folders.place(record).then(() => this.#mark('equippedMs'))
+    const link = started()
+    await allEnded([link, placed])
+    return link
+  }
+
+  /** From now on whatever happens to the spare happens to this handler, also when it is not started yet. */
+  #takeOver(spare: Spare): void {
+    const { server, link } = spare.handOver((later) => this.#linked(later))
+    this.#server = server
+    this.#launched = true
+    this.#linked(link)
+  }
+
+  /** Makes a spare this function's, up to INIT. */
+  async #equipSpare(spare: Spare, signal: AbortSignal): Promise<RunnerLink> {
+    try {
+      await equip(this.#options, spare.limits, signal)
+      this.#mark('equippedMs')
+      return await this.#hello(this.#timeouts.helloMs, signal)
+    } catch (error) {
+      // A Docker runtime need not be able to change limits. Nothing of the function has run in there: begin again.
+      if (signal.aborted || !Fault.is(error, 'HANDLER_START')) throw error
+    }
+    this.#launched = false
+    this.#arrived = Promise.withResolvers()
+    await spare.stop()
+    return this.#launch(signal)
+  }
+
   async #open(connect: (signal: AbortSignal) => Promise<RunnerLink>): Promise<void> {
     this.#set({ kind: this.#loaded ? 'unlinked' : 'starting' })
     const { signal } = this.#over
@@ -227,12 +314,12 @@ export class Handler {
         const link = await connect(signal)
         this.#mark('helloMs')
         if (!this.#loaded) this.#set({ kind: 'loading' })
-        await this.#load(link, signal)
+        await load(link, this.#options, this.#timeouts.loadMs, signal)
         signal.throwIfAborted()
         this.#loaded = true
         this.#mark('readyMs')
         // Lost again in this very moment: its `onClose` came while this was loading and was left to us.
-        if (link.state === 'closed') throw new Fault('HANDLER_START', 'its connection ended')
+        if (link.state === 'closed') throw new Fault('HANDLER_START', LINK_ENDED)
         this.#set({ kind: 'ready', link })
       } catch (error) {
         await this.#fail(error)
@@ -253,22 +340,17 @@ export class Handler {
 
   #linked(link: RunnerLink): void {
     const { clock, onLog, record } = this.#options
-    link.onLog = ({ level, request, text }) =>
-      onLog({
-        atMs: clock.nowMs(),
-        fn: record.fn,
-        release: record.release,
-        handler: this.id,
-        level,
-        ...(request === undefined ? {} : { request }),
-        text,
-      })
+    link.onLog = (line) => onLog(logLine(record, clock.nowMs(), line))
     link.onClose = () => this.#lost(link)
     this.#arrived.resolve(link)
   }
 
   #lost(link: RunnerLink): void {
     const state = this.#state
+    if (state.kind === 'paused') {
+      void this.#fail(new Fault('FUNCTION_EXITED', LINK_ENDED))
+      return
+    }
     if ((state.kind !== 'ready' && state.kind !== 'serving') || state.link !== link) return
     this.#relinks++
     this.#arrived = Promise.withResolvers()
@@ -287,29 +369,6 @@ export class Handler {
     })
   }
 
-  async #load(link: RunnerLink, signal: AbortSignal): Promise<void> {
-    const { engine, folders, record } = this.#options
-    const { fn, release, entry, env, concurrency, timeoutMs } = record
-    const limit = AbortSignal.timeout(this.#timeouts.loadMs)
-    const both = AbortSignal.any([signal, limit])
-    const { hello } = link
-    try {
-      if (hello.state === 'empty') {
-        const dir = engine.bundleDirInside(specOf(record, folders.root))
-        const common = { fn, release, dir, env, concurrency, timeoutMs }
-        await link.init(entry === undefined ? common : { ...common, entry }, both)
-      } else if (hello.fn !== fn || hello.release !== release) {
-        throw new Fault('HANDLER_START', `its runner has loaded ${hello.fn} ${hello.release}`)
-      } else {
-        await link.ready(both)
-      }
-    } catch (error) {
-      if (signal.aborted || !limit.aborted) throw error
-      const message = `${fn} ${release} did not load within ${this.#timeouts.loadMs} ms`
-      throw new Fault('FUNCTION_LOAD', message, {}, { cause: error })
-    }
-  }
-
   /** Ends in `failed` with the best explanation there is: the exit before the lost connection, output before silence. */
   async #fail(error: unknown): Promise<void> {
     if (isOver(this.#state)) return
@@ -319,34 +378,11 @@ export class Handler {
       undefined,
       () => undefined,
     )
-    const fault = exit === undefined ? Fault.from(error) : this.#exitFault(exit)
-    const told = Fault.is(error, 'FUNCTION_LOAD') ? error : await this.#withTail(fault)
+    const { record, engine } = this.#options
+    const fault = exit === undefined ? Fault.from(error) : exitFault(record, exit, this.#loaded)
+    const told = Fault.is(error, 'FUNCTION_LOAD') ? error : await withTail(engine, record, fault)
     // Stopped while we looked for the reason: nobody asks for it any more.
     if (!isOver(this.#state)) this.#set({ kind: 'failed', fault: told })
-  }
-
-  #exitFault({ exitCode, oomKilled }: HandlerExit): Fault {
-    const how = oomKilled
-      ? `ran out of its ${this.record.limits.memoryMiB} MiB of memory`
-      : exitCode < 0
-        ? 'ended'
-        : `ended with exit code ${exitCode}`
-    const when = this.#loaded ? '' : ' before it was ready'
-    const code = this.#loaded ? 'FUNCTION_EXITED' : 'HANDLER_START'
-    return new Fault(code, `its process ${how}${when}`, { exitCode, oomKilled })
-  }
-
-  async #withTail(fault: Fault): Promise<Fault> {
-    const { engine, record } = this.#options
-    const details = { ...fault.details, fn: record.fn, release: record.release, handler: this.id }
-    const what = `handler of ${record.fn} ${record.release}: ${fault.message}`
-    // The engine's own trouble explains itself, and there is nothing to read from it then.
-    if (['ENGINE_UNAVAILABLE', 'IMAGE_MISSING', 'STORAGE'].includes(fault.code)) return fault
-    const tail = await engine
-      .tail(this.id, TAIL_BYTES_MAX, AbortSignal.timeout(TAIL_MS))
-      .catch(() => '')
-    const message = tail.trim() === '' ? what : `${what}; its last output:\n${tail.trimEnd()}`
-    return new Fault(fault.code, message, details, { cause: fault.cause })
   }
 
   #mark(part: keyof HandlerTimings): void {
@@ -357,31 +393,5 @@ export class Handler {
   #set(state: HandlerState): void {
     this.#state = state
     this.#options.onChange(this)
-  }
-}
-
-/** True when nothing that happens to the handler matters any more. */
-function isOver({ kind }: HandlerState): boolean {
-  return ['draining', 'drained', 'stopping', 'stopped', 'left', 'failed'].includes(kind)
-}
-
-/** The promise's value, or what `onLate` gives after `limitMs`. @throws the signal's reason */
-async function within<T, U>(
-  promise: Promise<T>,
-  limitMs: number,
-  signal: AbortSignal | undefined,
-  onLate: () => U,
-): Promise<T | U> {
-  signal?.throwIfAborted()
-  const late = Promise.withResolvers<'late'>()
-  const timer = setTimeout(() => late.resolve('late'), limitMs)
-  const onAbort = (): void => late.reject(signal?.reason)
-  signal?.addEventListener('abort', onAbort, { once: true })
-  try {
-    const first = await Promise.race([promise.then((value) => ({ value })), late.promise])
-    return first === 'late' ? onLate() : first.value
-  } finally {
-    clearTimeout(timer)
-    signal?.removeEventListener('abort', onAbort)
   }
 }

@@ -18,6 +18,8 @@ export interface HealthSources {
   readonly functions: () => readonly FunctionReport[]
   readonly host: () => Promise<HostSample>
   readonly probe: () => Heartbeat['probe']
+  /** Between two heartbeats. */
+  readonly everyMs: number
 }
 
 /** Builds heartbeats: one boot id for the life of this object, numbered from 1 without gaps. */
@@ -34,7 +36,7 @@ export class HeartbeatBuilder {
   }
 
   async build(): Promise<Heartbeat> {
-    const { node, clock, functions, host } = this.#sources
+    const { node, clock, functions, host, everyMs } = this.#sources
     const sample = await host()
     const command = this.#sources.command()
     const probe = this.#sources.probe()
@@ -46,6 +48,7 @@ export class HeartbeatBuilder {
       seq: this.#seq,
       sentAtMs: clock.nowMs(),
       uptimeMs: Math.round(performance.now() - this.#startedMs),
+      everyMs,
       generation: command?.generation ?? 0,
       stateDigest: this.#digestOf(command),
       functions: [...functions()],

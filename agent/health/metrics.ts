@@ -97,6 +97,11 @@ function functionMetrics(registry: Registry, { functions }: MetricSources): void
     ({ handlers }) => handlers.starting,
   )
   gauge(
+    'shoal_handlers_paused_count',
+    'Handlers that sleep, or are kept of the release before',
+    ({ handlers }) => handlers.paused ?? 0,
+  )
+  gauge(
     'shoal_handlers_draining_count',
     'Replaced handlers that still finish calls',
     ({ handlers }) => handlers.draining ?? 0,

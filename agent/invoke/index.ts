@@ -4,7 +4,7 @@
  * Used by proxy/ (Invoker), handlers/ and reconcile/ (links, lanes), health/ (stats) and main.ts.
  */
 export type { InvokeLog } from './background.ts'
-export type { Lane, LaneCallbacks, LaneSettings, LaneStats } from './lane/index.ts'
+export type { Lane, LaneCallbacks, LaneDemand, LaneSettings, LaneStats } from './lane/index.ts'
 export { RunnerServer } from './link/index.ts'
 export type {
   LinkEnd,
@@ -15,6 +15,15 @@ export type {
   RunnerLogLine,
   RunnerServerOptions,
 } from './link/index.ts'
-export type { Body, HeaderList, Invocation, Invoker, Protocol, Result } from './model.ts'
+export type {
+  Body,
+  CallerListener,
+  CallerSignal,
+  HeaderList,
+  Invocation,
+  Invoker,
+  Protocol,
+  Result,
+} from './model.ts'
 export { InvokeRouter } from './router.ts'
 export type { InvokeRouterOptions } from './router.ts'

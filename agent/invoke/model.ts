@@ -34,6 +34,19 @@ export interface Result {
   readonly body: Body
 }
 
+/** Hears once that a call's caller has gone. */
+export interface CallerListener {
+  handleEvent(): void
+}
+
+/** Tells whether a call's caller has gone. Every `AbortSignal` does, and so can something lighter. */
+export interface CallerSignal {
+  readonly aborted: boolean
+  readonly reason: unknown
+  addEventListener(type: 'abort', listener: CallerListener): void
+  removeEventListener(type: 'abort', listener: CallerListener): void
+}
+
 /** The port that every protocol's proxy calls. */
 export interface Invoker {
   /**
@@ -51,6 +64,23 @@ export interface Invoker {
    *   `FUNCTION_ERROR`, `FUNCTION_EXITED`, `FUNCTION_BAD_ANSWER`, `FUNCTION_OUTPUT_TOO_LARGE`, `BODY_TOO_LARGE`, `CALLER_GONE`, `SHUTTING_DOWN`
    */
   invoke(invocation: Invocation, signal?: AbortSignal): Promise<Result>
+  /** As `invoke`, without a promise: exactly one of the callbacks is called, once, perhaps before this returns. */
+  start(
+    invocation: Invocation,
+    signal: CallerSignal | undefined,
+    resolve: (result: Result) => void,
+    reject: (error: unknown) => void,
+  ): void
+  /**
+   * As `invoke`, without a promise: exactly one of the callbacks is called, once, perhaps before this returns. For fronts whose calls
+   * come in tens of thousands per second.
+   */
+  start(
+    invocation: Invocation,
+    signal: AbortSignal | undefined,
+    resolve: (result: Result) => void,
+    reject: (error: unknown) => void,
+  ): void
   /**
    * Takes a call to be run in the background; its outcome is logged and counted. Returns when it has been accepted.
    *

@@ -4,7 +4,7 @@ import { Background } from './background.ts'
 import type { InvokeLog } from './background.ts'
 import { Lane, TimerWheel, leanFault } from './lane/index.ts'
 import type { LaneCallbacks, LaneHost, LaneSettings } from './lane/index.ts'
-import type { Invocation, Invoker, Result } from './model.ts'
+import type { CallerSignal, Invocation, Invoker, Result } from './model.ts'
 
 export interface InvokeRouterOptions {
   readonly log: InvokeLog
@@ -70,10 +70,9 @@ export class InvokeRouter implements Invoker, AsyncDisposable {
     return new Promise((resolve, reject) => this.start(invocation, signal, resolve, reject))
   }
 
-  /** As `invoke`, without a promise: exactly one of the callbacks is called, once, perhaps before this returns. */
   start(
     invocation: Invocation,
-    signal: AbortSignal | undefined,
+    signal: CallerSignal | undefined,
     resolve: (result: Result) => void,
     reject: (fault: Fault) => void,
   ): void {

@@ -7,11 +7,14 @@ import {
   type HandlerFolders,
   type HandlerRecord,
   type HandlerTimings,
+  type Spare,
+  type SparePool,
 } from '#agent/handlers/index.ts'
 import type { InvokeRouter, RunnerLink } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
-import { laneSettingsOf, newHeld, type FunctionState, type Held } from './function-state.ts'
+import { laneSettingsOf, type FunctionState } from './function-state.ts'
+import { newHeld, type Held } from './held.ts'
 import type { Step } from './model.ts'
 import type { Slots } from './slots.ts'
 
@@ -27,6 +30,8 @@ export interface ReconcileLog {
 const SLOT_MS = 5_000
 /** A removal is not given up when the reconciler closes: half of one is the worst of all. */
 const STOP_MS = 60_000
+/** For the engine to pause or unpause a handler. */
+const PAUSE_MS = 15_000
 
 /** What the executors work on; owned by the one loop that calls them. */
 export interface Workshop {
@@ -48,8 +53,11 @@ export interface Workshop {
   }
   /** Aborts when the reconciler closes. */
   readonly signal: AbortSignal
+  /** Has the loop look again. */
+  wake(): void
   nowMs(): number
-  newHandler(record: HandlerRecord, origin: 'created' | 'found'): Handler
+  readonly spares: SparePool
+  newHandler(record: HandlerRecord, origin: 'created' | 'found', spare?: Spare): Handler
   /** Lets work go on in the background; its end wakes the loop. `work` handles its own errors. */
   track(work: Promise<void>): void
   /** As `track`, for what may take as long as a call: nothing has to wait for its end. */
@@ -68,13 +76,15 @@ type Executor<K extends Step['kind']> = (
 const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
   route(shop, { fn }) {
     const state = stateOf(shop, fn)
-    const { assignment } = state
-    const desired = state.desired()
-    if (assignment === undefined || desired === undefined) return
+    const { assignment, routingWanted } = state
+    if (assignment === undefined) return
     const settings = laneSettingsOf(assignment, shop.bodyBytesMax)
-    const onOverrun = (link: RunnerLink): void => overran(shop, state, link)
-    state.lane = shop.router.ensure(fn, settings, { onOverrun })
-    state.routing = desired.routing
+    state.lane = shop.router.ensure(fn, settings, {
+      onOverrun: (link) => overran(shop, state, link),
+      onDemand: () => shop.wake(),
+      onSpent: (link) => spent(shop, state, link),
+    })
+    state.routing = routingWanted
   },
 
   unroute(shop, { fn }) {
@@ -105,11 +115,17 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
 
   start(shop, { fn, reason }) {
     const state = stateOf(shop, fn)
-    const { assignment, identity } = state
+    const isFallback = reason === 'fallback'
+    const { assignment, identity } = isFallback ? (state.fallback ?? NOTHING) : state
     const bundle = assignment && shop.bundles.get(assignment.artifact.digest)
     if (assignment === undefined || identity === undefined || bundle === undefined) return
-    const handler = shop.newHandler(newRecord(assignment, identity, bundle), 'created')
-    state.held.set(handler.id, newHeld(handler, false))
+    const { runtime, settings } = assignment
+    const { memoryMiB, cpus, pids, network } = settings
+    const limits = { memoryMiB, cpus, pids }
+    const spare = network === 'none' ? shop.spares.take({ runtime, identity, limits }) : undefined
+    const record = newRecord(assignment, identity, bundle, spare?.id)
+    const handler = shop.newHandler(record, 'created', spare)
+    state.held.set(handler.id, newHeld(handler, isFallback))
     shop.log.debug({ ...keys(handler), reason }, 'handler start')
     const start = shop.slots.start.run(async () => {
       if (handler.state.kind !== 'created') return
@@ -135,10 +151,11 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
     const { handler } = held
     if (state.lane === undefined) return
     handler.attach(state.lane)
-    const isNew = !held.proven
+    const isNew = !held.proven && !held.adopting
     held.lane = state.lane
     held.proven = true
     held.servingSinceMs = shop.nowMs()
+    state.served(handler.record.specDigest, shop.nowMs())
     shop.log.info({ ...keys(handler), timings: handler.timings }, 'handler serves')
     if (isNew) shop.started(state, handler.timings)
   },
@@ -153,6 +170,18 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
     // remove the function is how an operator ends one that hangs.
     const hangs = reason === 'blocked' || (reason === 'unwanted' && isBlocked(handler))
     shop.linger(handler.drain(lane, hangs ? shop.drainMs : undefined))
+  },
+
+  pause(shop, { fn, id, reason }) {
+    const held = heldOf(shop, fn, id)
+    shop.log.debug({ ...keys(held.handler), reason }, 'handler pause')
+    shop.track(pause(shop, held))
+  },
+
+  resume(shop, { fn, id, reason }) {
+    const held = heldOf(shop, fn, id)
+    shop.log.debug({ ...keys(held.handler), reason }, 'handler resume')
+    shop.track(resume(shop, stateOf(shop, fn), held))
   },
 
   stop(shop, { fn, id, reason }) {
@@ -219,11 +248,45 @@ async function stop(shop: Workshop, state: FunctionState, held: Held): Promise<v
   }
 }
 
+/** One that cannot be paused is removed: it serves nobody. */
+async function pause(shop: Workshop, held: Held): Promise<void> {
+  try {
+    await held.handler.pause(AbortSignal.timeout(PAUSE_MS))
+  } catch (error) {
+    held.broken = true
+    shop.log.warn({ ...keys(held.handler), [LOG_KEYS.err]: error }, 'handler not paused')
+  }
+}
+
+async function resume(shop: Workshop, state: FunctionState, held: Held): Promise<void> {
+  const { pausedAtMs } = held
+  held.pausedAtMs = undefined
+  try {
+    await held.handler.resume(AbortSignal.timeout(PAUSE_MS))
+  } catch (error) {
+    // It is paused still: the engine has to come back first.
+    held.pausedAtMs = pausedAtMs
+    shop.failed(state, error)
+  }
+}
+
+const NOTHING = { assignment: undefined, identity: undefined }
+
+/** It has its one call: another one is made ready in its place. */
+function spent(shop: Workshop, state: FunctionState, link: RunnerLink): void {
+  const held = state.held.get(link.handlerId)
+  if (held === undefined) return
+  held.spent = true
+  shop.wake()
+}
+
 /** A handler did not end a call that was cancelled: it gets replaced, at once when it answers nobody at all. */
 function overran(shop: Workshop, state: FunctionState, link: RunnerLink): void {
   const held = state.held.get(link.handlerId)
   if (held === undefined || held.suspect !== undefined) return
   held.suspect = link.blocked ? 'blocked' : 'overrun'
+  // It is on its way out, and only its own call was held up.
+  if (held.spent) return
   state.restarts++
   const message = `a call was not ended within the function's timeout; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
   shop.log.warn({ ...keys(held.handler), reason: held.suspect }, 'handler overran')

@@ -1,49 +1,17 @@
 import type { Lane, LaneSettings } from '#agent/invoke/index.ts'
-import { specDigestOf, type Handler, type HandlerState } from '#agent/handlers/index.ts'
+import { specDigestOf } from '#agent/handlers/index.ts'
 import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { EngineKind, Runtime } from '#shared/schemas/names.ts'
 import { backoffMs } from './backoff.ts'
-import type { ActualFunction, ActualHandler, Desired, HandlerPhase } from './model.ts'
+import { Fallback } from './fallback.ts'
+import { observe, type Held } from './held.ts'
+import type { ActualFunction, Desired } from './model.ts'
+import { ASLEEP, rescale, rescaleDueAtMs, scaleOf } from './plan/index.ts'
+import type { Demand, Level, Scale } from './plan/index.ts'
 
 /** A handler has proved itself when it has served this long: earlier failures are forgotten. */
 export const STABLE_MS = 10_000
-
-/** One handler with what only the reconciler knows of it. */
-export interface Held {
-  readonly handler: Handler
-  /** The lane it was attached to; a function removed and deployed again has another one. */
-  lane: Lane | undefined
-  proven: boolean
-  servingSinceMs: number | undefined
-  suspect: 'overrun' | 'blocked' | undefined
-  /** Its adoption has been ordered. */
-  adopting: boolean
-  /** Its removal has been ordered. */
-  leaving: boolean
-  /** It failed outside of its own life (attach): treated as dead. */
-  broken: boolean
-  /** Its failure has been counted. */
-  counted: boolean
-  stopFailures: number
-  stopRetryAtMs: number
-}
-
-const PHASES: { readonly [K in HandlerState['kind']]: HandlerPhase } = {
-  created: 'starting',
-  found: 'found',
-  starting: 'starting',
-  loading: 'starting',
-  unlinked: 'starting',
-  ready: 'ready',
-  serving: 'serving',
-  draining: 'draining',
-  drained: 'drained',
-  failed: 'dead',
-  stopping: 'stopping',
-  stopped: 'stopping',
-  left: 'stopping',
-}
 
 /** All that is known of one function on this node: wanted or still on its way out. Times are monotonic milliseconds. */
 export class FunctionState {
@@ -62,6 +30,13 @@ export class FunctionState {
   restarts = 0
   /** Digests of bundles that it had before: kept for a quick way back. */
   previousDigest: string | undefined
+  /** Its memory does not suffice for the handlers that its calls need. */
+  limited = false
+  #level: Level = ASLEEP
+  #demand: Demand = NO_DEMAND
+  /** The wanted handlers have served here, or are taken for such. */
+  #proven = false
+  #fallback: Fallback | undefined
   #assignment: Assignment | undefined
   #spec: string | undefined
   #identity: string | undefined
@@ -87,14 +62,40 @@ export class FunctionState {
     return this.#identity
   }
 
+  /** Settings the lane shall have. */
+  get routingWanted(): string {
+    return this.#routing
+  }
+
+  /** The wanted handlers have served here, now or under an earlier agent. */
+  get proven(): boolean {
+    return this.#proven
+  }
+
+  /** The release that served before the wanted one, until that has. */
+  get fallback(): Fallback | undefined {
+    return this.#fallback
+  }
+
+  get scale(): Scale | undefined {
+    return this.#assignment && scaleOf(this.#assignment.settings)
+  }
+
   /** Why nothing can be started of it now, whatever is tried. */
   get refusal(): Fault | undefined {
     return this.#refusal
   }
 
-  /** A new wish starts with a clean record: it may be the very one that mends things. */
-  assign(assignment: Assignment | undefined): void {
+  /**
+   * A new wish starts with a clean record: it may be the very one that mends things.
+   *
+   * @param kept - an earlier agent was told the same: that it runs need not be shown again
+   */
+  assign(given: Assignment | undefined, kept = false): void {
+    const assignment = given && effective(given)
     const before = this.#assignment
+    const spec = this.#spec
+    const identity = this.#identity
     if (before?.artifact.digest !== assignment?.artifact.digest) {
       if (before !== undefined) this.previousDigest = before.artifact.digest
       this.fetching?.abort()
@@ -104,10 +105,46 @@ export class FunctionState {
     this.#assignment = assignment
     // At once, and not in the next round: a report in between must not take old handlers for the new ones.
     if (before?.runtime !== assignment?.runtime) this.#identity = undefined
-    const identity = this.#identity
-    this.#spec = assignment && identity && specDigestOf(assignment, identity)
+    this.#spec = assignment && this.#identity && specDigestOf(assignment, this.#identity)
     this.#routing = assignment === undefined ? '' : routingOf(assignment)
     this.forgive()
+    if (spec !== undefined && spec === this.#spec) return
+    if (this.#proven && before !== undefined && spec !== undefined && identity !== undefined) {
+      this.#fallback = new Fallback(before, identity, spec)
+    }
+    this.#proven = kept || (this.#spec !== undefined && this.#spec === this.#fallback?.spec)
+    if (this.#proven || assignment === undefined) this.#fallback = undefined
+  }
+
+  /** Handlers of this spec serve. */
+  served(spec: string, nowMs: number): void {
+    if (spec !== this.#spec || this.#proven) return
+    this.#proven = true
+    // Its time to sleep begins when it could have been called.
+    this.#level = { ...this.#level, awakeSinceMs: nowMs }
+    this.#fallback = undefined
+  }
+
+  /** Something of it runs already: it is not put to sleep before it has been idle for its time. */
+  found(nowMs: number): void {
+    if (this.#level.count === 0) this.#level = { count: 1, awakeSinceMs: nowMs }
+  }
+
+  /** Decides how many handlers it shall have now, and has the lane tell when that is too few. */
+  rescale(nowMs: number): void {
+    const { scale, lane } = this
+    if (scale === undefined) return
+    const { inFlight = 0, waiting = 0, peak = 0, lastCallAtMs = 0 } = lane?.takeDemand() ?? {}
+    const used = [...this.held.values()].filter(({ spent }) => spent).length
+    const maySleep = this.#proven && this.failures === 0 && this.#refusal === undefined
+    const calls = scale.fresh ? waiting : inFlight + waiting
+    const demand = { calls, peak: scale.fresh ? calls : peak, used, lastCallAtMs, maySleep }
+    this.#demand = demand
+    this.#level = rescale(this.#level, scale, demand, nowMs)
+    const { count } = this.#level
+    const room = count + used < scale.max
+    const busy = count * scale.perHandler + (scale.fresh ? inFlight : 0)
+    lane?.alarmAbove(room ? busy : Number.POSITIVE_INFINITY)
   }
 
   /** Settles which handlers are wanted, from what the engine would make them of. */
@@ -127,9 +164,14 @@ export class FunctionState {
     } else if (identity !== this.#identity) {
       // The runtime's image was made anew, or has come at last: perhaps that is what was wrong.
       if (this.#refusal !== undefined || this.#identity !== undefined) this.forgive()
+      const isOther = this.#identity !== undefined
       this.#refusal = undefined
       this.#identity = identity
       this.#spec = specDigestOf(assignment, identity)
+      const isBack = this.#spec === this.#fallback?.spec
+      if (isOther || isBack) this.#fallback = undefined
+      if (isOther) this.#proven = false
+      if (isBack) this.#proven = true
     }
   }
 
@@ -151,29 +193,56 @@ export class FunctionState {
     this.retryAtMs = nowMs + backoffMs(this.failures, random)
   }
 
-  desired(): Desired | undefined {
+  /**
+   * @param keepMs - how long a handler of the release before is kept, 0: not at all
+   * @param hasBundle - by digest
+   */
+  desired(keepMs: number, hasBundle: (digest: string) => boolean): Desired | undefined {
+    const { fn, scale } = this
     const assignment = this.#assignment
-    if (assignment === undefined) return undefined
-    const { replicas } = assignment.settings
-    return { fn: this.fn, spec: this.#spec, replicas, routing: this.#routing }
+    if (assignment === undefined || scale === undefined) return undefined
+    const fallback = this.#fallback
+    const startable = fallback !== undefined && hasBundle(fallback.assignment.artifact.digest)
+    return {
+      fn,
+      spec: this.#spec,
+      replicas: this.#level.count,
+      replicasMin: scale.min,
+      memoryMiB: assignment.settings.memoryMiB,
+      sleeps: scale.min === 0 && scale.idleMs > 0,
+      keeps: keepMs > 0,
+      routing: this.#routing,
+      ...(startable ? { fallback: { spec: fallback.spec, retryAtMs: fallback.retryAtMs } } : {}),
+    }
   }
 
-  actual(bundlePresent: boolean, nowMs: number): ActualFunction {
+  actual(bundlePresent: boolean, keepMs: number, nowMs: number): ActualFunction {
     this.#calm(nowMs)
     const bundle = bundlePresent ? 'present' : this.fetching === undefined ? 'absent' : 'fetching'
-    const handlers = Array.from(this.held.values(), observe)
+    const handlers = Array.from(this.held.values(), (held) =>
+      observe(held, this.#pausedMs(held, keepMs)),
+    )
     const { fn, routing, failures, retryAtMs } = this
     return { fn, handlers, bundle, routing, failures, retryAtMs }
   }
 
   /** Earliest time at which something changes by itself; undefined: never. */
-  dueAtMs(nowMs: number): number | undefined {
+  dueAtMs(keepMs: number, nowMs: number): number | undefined {
+    const { scale } = this
     const times: number[] = []
     if (this.failures > 0) {
-      times.push(this.retryAtMs)
+      times.push(this.retryAtMs, this.#fallback?.retryAtMs ?? 0)
       for (const { servingSinceMs } of this.#serving()) times.push(servingSinceMs + STABLE_MS)
     }
-    for (const { stopRetryAtMs } of this.held.values()) times.push(stopRetryAtMs)
+    for (const held of this.held.values()) {
+      times.push(held.stopRetryAtMs)
+      if (held.pausedAtMs !== undefined) {
+        times.push(held.pausedAtMs + this.#pausedMs(held, keepMs))
+      }
+    }
+    if (scale !== undefined) {
+      times.push(rescaleDueAtMs(this.#level, scale, this.#demand, nowMs) ?? 0)
+    }
     const coming = times.filter((time) => time > nowMs)
     return coming.length === 0 ? undefined : Math.min(...coming)
   }
@@ -181,6 +250,10 @@ export class FunctionState {
   /** Handlers of the wanted kind that take calls. */
   servingCurrent(): number {
     return [...this.#serving()].length
+  }
+
+  #pausedMs({ handler }: Held, keepMs: number): number {
+    return handler.record.specDigest === this.#spec ? (this.scale?.removeMs ?? 0) : keepMs
   }
 
   #calm(nowMs: number): void {
@@ -199,20 +272,14 @@ export class FunctionState {
   }
 }
 
-export function newHeld(handler: Handler, proven: boolean): Held {
-  return {
-    handler,
-    lane: undefined,
-    proven,
-    servingSinceMs: undefined,
-    suspect: undefined,
-    adopting: false,
-    leaving: false,
-    broken: false,
-    counted: false,
-    stopFailures: 0,
-    stopRetryAtMs: 0,
-  }
+const NO_DEMAND: Demand = { calls: 0, peak: 0, used: 0, lastCallAtMs: 0, maySleep: false }
+
+/** With isolation, a handler has one call at a time, and its runner is told so. */
+function effective(assignment: Assignment): Assignment {
+  const { settings } = assignment
+  const { isolation = 'shared' } = settings
+  if (isolation === 'shared') return assignment
+  return { ...assignment, settings: { ...settings, concurrency: 1 } }
 }
 
 /** The settings that only the lane applies. */
@@ -223,23 +290,4 @@ export function laneSettingsOf(assignment: Assignment, bodyBytesMax: number): La
 
 function routingOf(assignment: Assignment): string {
   return JSON.stringify(laneSettingsOf(assignment, 0))
-}
-
-function observe(held: Held): ActualHandler {
-  const { handler, suspect, proven, stopRetryAtMs } = held
-  return {
-    id: handler.id,
-    spec: handler.record.specDigest,
-    phase: phaseOf(held),
-    proven,
-    ...(suspect === undefined ? {} : { suspect }),
-    ...(stopRetryAtMs === 0 ? {} : { retryAtMs: stopRetryAtMs }),
-  }
-}
-
-function phaseOf({ handler, adopting, leaving, broken }: Held): HandlerPhase {
-  const phase = PHASES[handler.state.kind]
-  if (leaving || phase === 'stopping') return 'stopping'
-  if (broken) return 'dead'
-  return phase === 'found' && adopting ? 'starting' : phase
 }

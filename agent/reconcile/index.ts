@@ -5,6 +5,19 @@
 export { BACKOFF, backoffMs } from './backoff.ts'
 export type { ReconcileLog } from './apply.ts'
 export type { Actual, ActualFunction, ActualHandler, Desired, HandlerPhase, Step } from './model.ts'
-export { plan } from './plan.ts'
-export { Reconciler, type CloseOptions, type ReconcilerOptions } from './reconciler.ts'
+export {
+  ASLEEP,
+  fitMemory,
+  plan,
+  QUIET_MS,
+  rescale,
+  rescaleDueAtMs,
+  scaleOf,
+  type Demand,
+  type Fit,
+  type Level,
+  type Scale,
+} from './plan/index.ts'
+export type { CloseOptions, ReconcilerOptions } from './options.ts'
+export { Reconciler } from './reconciler.ts'
 export { survey, type Survey, type SurveyInput } from './survey.ts'

@@ -2,67 +2,40 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import {
   Handler,
   HandlerFolders,
-  type BundleStore,
-  type Engine,
   type HandlerExit,
   type HandlerRecord,
-  type HandlerTimeouts,
-  type HandlerTimings,
+  type HandlerState,
+  SparePool,
 } from '#agent/handlers/index.ts'
-import type { InvokeRouter } from '#agent/invoke/index.ts'
-import type { Clock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
-import type { FunctionReport, LogLine } from '#shared/schemas/health.ts'
-import type { Runtime } from '#shared/schemas/names.ts'
-import { apply, type ReconcileLog, type Workshop } from './apply.ts'
+import type { FunctionReport } from '#shared/schemas/health.ts'
+import { apply, type Workshop } from './apply.ts'
 import { EngineWatch } from './engine-watch.ts'
-import { FunctionState, newHeld, type Held } from './function-state.ts'
+import { endHandler } from './end-handler.ts'
+import { FunctionState, STABLE_MS } from './function-state.ts'
+import { collectGarbage } from './garbage.ts'
+import { newHeld, type Held } from './held.ts'
 import type { Actual, Desired } from './model.ts'
-import { plan } from './plan.ts'
+import { fitMemory, plan } from './plan/index.ts'
+import type { CloseOptions, ReconcilerOptions } from './options.ts'
 import { isHopeless, reasonOf, reportOf } from './report.ts'
 import { Slots } from './slots.ts'
+import { tendSpares } from './spares.ts'
+import { resolveSpecs } from './specs.ts'
 import { survey } from './survey.ts'
 
 /** Between two rounds: events that come together are handled together. */
 const PAUSE_MS = 2
 /** A function that cannot be started here is looked at again so often: an image may have come. */
 const REFUSED_MS = 2_000
+const KEEP_MS = 600_000
+const STARTING: ReadonlySet<HandlerState['kind']> = new Set(['created', 'starting', 'loading'])
 
 /** Monotonic: the wall clock may jump, pauses must not. */
 const monotonicMs = (): number => performance.now()
-
-export interface ReconcilerOptions {
-  readonly engine: Engine
-  readonly router: InvokeRouter
-  readonly bundles: BundleStore
-  /** For handlers' folders; short, because Unix sockets lie below it. */
-  readonly folder: string
-  readonly clock: Clock
-  readonly log: ReconcileLog
-  /** Every line of every function. Must not throw. */
-  readonly onLog: (line: LogLine) => void
-  /** A handler serves for the first time; what its start took. Must not throw. */
-  readonly onStarted?: (fn: string, timings: HandlerTimings) => void
-  /** Default: that of shared/limits.ts. */
-  readonly bodyBytesMax?: number
-  /** For calls in flight when the reconciler closes, or on a handler that answers nobody; default 5,000. */
-  readonly drainMs?: number
-  /** Handlers started at once; default 4. */
-  readonly startsMax?: number
-  /** Between two surveys of what the engine and the disk really have; default 30,000. */
-  readonly surveyMs?: number
-  readonly timeouts?: Partial<HandlerTimeouts>
-  /** 0 to 1; default Math.random. */
-  readonly random?: () => number
-}
-
-export interface CloseOptions {
-  /** True: ends and removes all handlers. False: they go on, for the next agent to adopt. */
-  readonly removeHandlers: boolean
-}
 
 /**
  * Brings what runs on this node to what shall run, and keeps it there: observe -> plan -> apply, again and again.
@@ -108,14 +81,18 @@ export class Reconciler implements AsyncDisposable {
     return new Reconciler(options, await HandlerFolders.open(options.folder))
   }
 
-  /** What shall run here, all of it: a function that is not named is removed. */
-  setDesired(assignments: readonly Assignment[]): void {
+  /**
+   * What shall run here, all of it: a function that is not named is removed.
+   *
+   * @param kept - as an earlier agent was told already: functions that sleep are not started to show that they run
+   */
+  setDesired(assignments: readonly Assignment[], kept = false): void {
     const names = new Set(assignments.map(({ fn }) => fn))
     for (const [fn, state] of this.#functions) if (!names.has(fn)) state.assign(undefined)
     for (const assignment of assignments) {
       const { fn } = assignment
       const state = this.#stateOf(fn)
-      state.assign(assignment)
+      state.assign(assignment, kept)
       // Not left to the loop: once this returns, nobody who calls the function may be told that it is unknown.
       if (state.routing === undefined) apply(this.#shop, { kind: 'route', fn, reason: 'new' })
     }
@@ -127,7 +104,7 @@ export class Reconciler implements AsyncDisposable {
   report(): FunctionReport[] {
     const states = [...this.#functions.values()].toSorted((a, b) => (a.fn < b.fn ? -1 : 1))
     return states
-      .map((state) => reportOf(state, this.#watch.fault))
+      .map((state) => reportOf(state, this.#watch.fault, this.#wallMs))
       .filter((report) => report !== undefined)
   }
 
@@ -158,10 +135,15 @@ export class Reconciler implements AsyncDisposable {
     return this.close({ removeHandlers: false })
   }
 
+  /** The wall clock's time of a monotonic one. */
+  readonly #wallMs = (atMs: number): number =>
+    Math.round(this.#options.clock.nowMs() + atMs - monotonicMs())
+
   #openShop(folders: HandlerFolders): Workshop {
     const { engine, router, bundles, log, clock, timeouts = {} } = this.#options
     const { drainMs = 5_000, startsMax = 4, bodyBytesMax = LIMITS.bodyBytesMax } = this.#options
-    const { onLog, onStarted, random = Math.random } = this.#options
+    const { onLog, onStarted, random = Math.random, spares = 0 } = this.#options
+    const helloMs = timeouts.helloMs === undefined ? {} : { helloMs: timeouts.helloMs }
     const common = { engine, folders, clock, timeouts, onLog }
     return {
       engine,
@@ -181,9 +163,11 @@ export class Reconciler implements AsyncDisposable {
         fetch: new Slots(2),
       },
       signal: this.#over.signal,
-      newHandler: (record, origin) => {
+      wake: () => this.#wake(),
+      spares: new SparePool({ engine, folders, log, count: spares, ...helloMs }),
+      newHandler: (record, origin, spare) => {
         const onChange = (handler: Handler): void => this.#changed(handler)
-        return new Handler({ ...common, record, onChange }, origin)
+        return new Handler({ ...common, record, onChange, spare }, origin)
       },
       track: (work) => this.#track(work),
       linger: (work) => this.#track(work, this.#lingering),
@@ -216,13 +200,17 @@ export class Reconciler implements AsyncDisposable {
   }
 
   async #round(): Promise<void> {
-    await this.#resolve()
+    await resolveSpecs(this.#options.engine, this.#functions.values())
     if (this.#over.signal.aborted) return
-    const { desired, actual } = this.#observe()
-    const steps = plan(desired, actual, this.#shop.nowMs())
+    // One time for the whole round: what is due between two looks at the clock would be forgotten.
+    const nowMs = this.#shop.nowMs()
+    const { desired, actual, sparesMiB } = this.#observe(nowMs)
+    const steps = plan(desired, actual, nowMs)
     for (const step of steps) apply(this.#shop, step)
+    const calm = steps.length === 0 && this.#isCalm()
+    tendSpares(this.#shop.spares, this.#functions.values(), sparesMiB, calm)
     this.#announce()
-    this.#schedule()
+    this.#schedule(nowMs)
     if (steps.length > 0) {
       // Looks again at once: a step that is done within its round has no end that would wake the loop.
       this.#calm = false
@@ -231,7 +219,7 @@ export class Reconciler implements AsyncDisposable {
     }
     // Before the first survey nobody knows which bundles are in use.
     if (this.#background.size > 0 || this.#watch.state === 'lost') return
-    if (!this.#calm) this.#track(this.#collectGarbage())
+    if (!this.#calm) this.#track(collectGarbage(this.#shop))
     else if (this.#lingering.size === 0) {
       this.#settled.resolve()
       this.#settled = Promise.withResolvers()
@@ -239,29 +227,34 @@ export class Reconciler implements AsyncDisposable {
     this.#calm = true
   }
 
-  /** What each runtime's handlers are made of now: images may have come, gone or changed. */
-  async #resolve(): Promise<void> {
-    const { engine } = this.#options
-    const identities = new Map<Runtime, string | Fault>()
-    for (const { assignment } of this.#functions.values()) {
-      if (assignment === undefined || identities.has(assignment.runtime)) continue
-      const { runtime } = assignment
-      identities.set(runtime, await engine.identity(runtime).catch((error) => Fault.from(error)))
-    }
-    for (const state of this.#functions.values()) state.resolve(engine.kind, identities)
-  }
-
-  #observe(): { readonly desired: Desired[]; readonly actual: Actual } {
-    const nowMs = this.#shop.nowMs()
+  #observe(nowMs: number): {
+    readonly desired: readonly Desired[]
+    readonly actual: Actual
+    readonly sparesMiB: number
+  } {
+    const { keepMs = KEEP_MS, memoryBudgetMiB = Number.POSITIVE_INFINITY } = this.#options
+    const hasBundle = (digest: string): boolean => this.#shop.bundles.get(digest) !== undefined
     const states = [...this.#functions.values()]
-    const desired = states.map((state) => state.desired()).filter((want) => want !== undefined)
     const functions = states.map((state) => {
       const digest = state.assignment?.artifact.digest
-      const present = digest !== undefined && this.#shop.bundles.get(digest) !== undefined
-      return state.actual(present, nowMs)
+      return state.actual(digest !== undefined && hasBundle(digest), keepMs, nowMs)
     })
+    for (const state of states) state.rescale(nowMs)
+    const wishes = states
+      .map((state) => state.desired(keepMs, hasBundle))
+      .filter((want) => want !== undefined)
+    const { desired, giveUp, limited, sparesMiB } = fitMemory(wishes, functions, memoryBudgetMiB)
+    for (const state of states) state.limited = limited.has(state.fn)
     const orphans = Array.from(this.#orphans, (id) => ({ id }))
-    return { desired, actual: { engine: this.#watch.state, functions, orphans } }
+    return { desired, sparesMiB, actual: { engine: this.#watch.state, functions, orphans, giveUp } }
+  }
+
+  /** Nobody waits for the engine to start something. */
+  #isCalm(): boolean {
+    if (this.#watch.state === 'lost') return false
+    const states = this.#functions.values().toArray()
+    if (states.some(({ fetching }) => fetching !== undefined)) return false
+    return !this.#allHeld().some(({ handler: { state } }) => STARTING.has(state.kind))
   }
 
   /** Tells the lanes whether calls without a handler should wait or be refused. */
@@ -273,31 +266,16 @@ export class Reconciler implements AsyncDisposable {
     }
   }
 
-  #schedule(): void {
+  #schedule(nowMs: number): void {
     clearTimeout(this.#timer)
-    const nowMs = this.#shop.nowMs()
+    const { keepMs = KEEP_MS } = this.#options
     const due = Array.from(this.#functions.values(), (state) =>
-      state.refusal === undefined ? state.dueAtMs(nowMs) : nowMs + REFUSED_MS,
+      state.refusal === undefined ? state.dueAtMs(keepMs, nowMs) : nowMs + REFUSED_MS,
     )
     const atMs = Math.min(...due.filter((time) => time !== undefined))
     if (!Number.isFinite(atMs)) return
-    this.#timer = setTimeout(() => this.#wake(), Math.max(1, Math.ceil(atMs - nowMs)))
+    this.#timer = setTimeout(() => this.#wake(), Math.max(1, Math.ceil(atMs - this.#shop.nowMs())))
     this.#timer.unref()
-  }
-
-  async #collectGarbage(): Promise<void> {
-    const used = new Set<string>()
-    for (const { assignment, previousDigest, held } of this.#functions.values()) {
-      if (assignment !== undefined) used.add(assignment.artifact.digest)
-      if (previousDigest !== undefined) used.add(previousDigest)
-      for (const { handler } of held.values()) used.add(handler.record.digest)
-    }
-    try {
-      const removed = await this.#shop.bundles.retain(used)
-      if (removed.length > 0) this.#options.log.info({ removed }, 'bundles removed')
-    } catch (error) {
-      this.#options.log.warn({ [LOG_KEYS.err]: error }, 'bundles stay for now')
-    }
   }
 
   async #survey(signal: AbortSignal): Promise<void> {
@@ -307,17 +285,20 @@ export class Reconciler implements AsyncDisposable {
     )
     const observed = await this.#options.engine.list(signal)
     const { ids: folderIds, records } = this.#shop.folders.read()
-    const knownIds = new Set(this.#allHeld().map(({ handler }) => handler.id))
+    const heldIds = this.#allHeld().map(({ handler }) => handler.id)
+    const knownIds = new Set([...heldIds, ...this.#shop.spares.ids])
     const result = survey({ observed, folderIds, records, expectedIds, knownIds })
     for (const exit of result.ended) this.#exited(exit)
-    for (const record of result.found) this.#found(record)
+    for (const { record, paused } of result.found) this.#found(record, paused)
     for (const id of result.orphanIds) this.#orphans.add(id)
     this.#wake()
   }
 
-  #found(record: HandlerRecord): void {
-    const handler = this.#shop.newHandler(record, 'found')
-    this.#stateOf(record.fn).held.set(record.id, newHeld(handler, true))
+  #found(record: HandlerRecord, paused: boolean): void {
+    const state = this.#stateOf(record.fn)
+    // One that was paused took no calls: when it is outdated, nobody misses it.
+    state.held.set(record.id, newHeld(this.#shop.newHandler(record, 'found'), !paused))
+    state.found(this.#shop.nowMs())
   }
 
   #exited(exit: HandlerExit): void {
@@ -334,18 +315,28 @@ export class Reconciler implements AsyncDisposable {
   #changed(handler: Handler): void {
     const state = this.#functions.get(handler.record.fn)
     const held = state?.held.get(handler.id)
-    if (
-      state !== undefined &&
-      held !== undefined &&
-      handler.state.kind === 'failed' &&
-      !held.counted
-    ) {
-      held.counted = true
-      if (held.proven) state.restarts++
-      // An outdated handler says nothing about the wanted one.
-      if (handler.record.specDigest === state.spec) this.#shop.failed(state, handler.state.fault)
+    if (state !== undefined && held !== undefined) {
+      if (handler.state.kind === 'paused') held.pausedAtMs ??= this.#shop.nowMs()
+      if (handler.state.kind === 'failed') this.#failed(state, held, handler.state.fault)
     }
     this.#wake()
+  }
+
+  #failed(state: FunctionState, held: Held, fault: Fault): void {
+    if (held.counted) return
+    held.counted = true
+    // Nobody waits for one that is paused, and one that was there for a single call concerns nobody else.
+    if (held.pausedAtMs !== undefined || held.spent) return
+    if (held.proven) state.restarts++
+    const { random = Math.random } = this.#options
+    const nowMs = this.#shop.nowMs()
+    const { specDigest } = held.handler.record
+    // An outdated handler says nothing about the wanted one.
+    if (specDigest === state.spec) this.#shop.failed(state, fault)
+    else if (specDigest === state.fallback?.spec) {
+      const { servingSinceMs = nowMs } = held
+      state.fallback.fail(nowMs - servingSinceMs >= STABLE_MS, nowMs, random())
+    }
   }
 
   #allHeld(): Held[] {
@@ -380,21 +371,9 @@ export class Reconciler implements AsyncDisposable {
     this.#wake()
     await this.#watch.close()
     await this.#loop
-    const held = this.#allHeld()
-    const { drainMs, slots, log } = this.#shop
-    const end = async ({ handler, lane, proven }: Held): Promise<void> => {
-      const kind = handler.state.kind
-      const sound = kind !== 'failed' && kind !== 'draining' && kind !== 'drained'
-      const keep = !removeHandlers && sound && (proven || handler.wasReady)
-      try {
-        if (kind === 'serving' && lane !== undefined) await handler.drain(lane, drainMs)
-        if (keep) await handler.leave()
-        else await slots.stop.run(() => handler.stop(AbortSignal.timeout(drainMs + 5_000)))
-      } catch (error) {
-        log.warn({ [LOG_KEYS.handler]: handler.id, [LOG_KEYS.err]: error }, 'handler not removed')
-      }
-    }
-    await Promise.all(held.map(end))
+    const shop = this.#shop
+    const ends = this.#allHeld().map((held) => endHandler(shop, held, removeHandlers))
+    await Promise.all([...ends, shop.spares.close()])
     await Promise.all([...this.#background, ...this.#lingering])
   }
 }

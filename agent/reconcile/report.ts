@@ -12,12 +12,14 @@ const EXITS_MAX = 3
  * One function as health reports it; undefined for one that is only on its way out.
  *
  * @param engineFault - why the engine is away, when it is
+ * @param wallMs - the wall clock's time of a monotonic one
  */
 export function reportOf(
   state: FunctionState,
   engineFault: Fault | undefined,
+  wallMs: (atMs: number) => number,
 ): FunctionReport | undefined {
-  const { assignment, lane } = state
+  const { assignment, failures, lane } = state
   if (assignment === undefined) return undefined
   const stats = lane?.stats()
   const plain = stateOf(state, assignment)
@@ -35,11 +37,16 @@ export function reportOf(
     handlers: {
       ready: phases.filter((phase) => phase === 'serving').length,
       starting: phases.filter((phase) =>
-        ['created', 'found', 'starting', 'loading', 'ready', 'unlinked'].includes(phase),
+        ['created', 'found', 'starting', 'loading', 'ready', 'unlinked', 'resuming'].includes(
+          phase,
+        ),
       ).length,
       ...(draining === 0 ? {} : { draining }),
       restarts: state.restarts,
+      paused: phases.filter((phase) => phase === 'paused').length,
     },
+    ...(failures === 0 ? {} : { failures, retryAtMs: wallMs(state.retryAtMs) }),
+    ...(state.limited ? { limited: LIMITED } : {}),
     calls: stats?.calls ?? NO_CALLS,
     ...(stats?.latencyMs === undefined ? {} : { latencyMs: stats.latencyMs }),
   }
@@ -65,17 +72,32 @@ export function reasonOf(
 export function isHopeless(state: FunctionState): boolean {
   const { assignment } = state
   if (assignment === undefined || Fault.is(state.fault, 'ENGINE_UNAVAILABLE')) return false
+  const { fallback } = state
+  // The release before is started again: that takes moments.
+  if (fallback !== undefined && fallback.failures <= EXITS_MAX) return false
   return stateOf(state, assignment) === 'failed'
 }
 
-function stateOf(state: FunctionState, { settings }: Assignment): State {
+function stateOf(state: FunctionState, assignment: Assignment): State {
   const serving = state.servingCurrent()
   if (state.refusal !== undefined) return anyServing(state) ? 'degraded' : 'failed'
-  if (serving >= settings.replicas) return 'ready'
+  if (serving >= servingMin(state, assignment) && !(serving === 0 && hasFailed(state))) {
+    return 'ready'
+  }
   if (serving > 0) return 'degraded'
   if (hasFailed(state)) return 'failed'
   if (state.fetching !== undefined) return 'fetching'
   return state.held.size > 0 ? 'starting' : 'pending'
+}
+
+/**
+ * Handlers that must serve for it to be as it should be. Those of a function that may sleep, or of one whose handlers have
+ * one call each, come and go: it is enough that one has served.
+ */
+function servingMin({ proven }: FunctionState, { settings }: Assignment): number {
+  const { replicas, isolation } = settings
+  if (proven && (replicas === 0 || isolation === 'fresh')) return 0
+  return Math.max(1, replicas)
 }
 
 /** A handler that ended after it had served is just started again, the first times; everything else is a failure. */
@@ -86,6 +108,12 @@ function hasFailed({ fault, failures }: FunctionState): boolean {
 
 function anyServing(state: FunctionState): boolean {
   return state.held.values().some(({ handler }) => handler.state.kind === 'serving')
+}
+
+const LIMITED: Reason = {
+  code: 'MEMORY_BUDGET',
+  message:
+    'its calls need more handlers than the memory for functions on this host has room for (SHOAL_MEMORY_BUDGET)',
 }
 
 const NO_CALLS: FunctionReport['calls'] = {

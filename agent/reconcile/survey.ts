@@ -12,8 +12,8 @@ export interface SurveyInput {
 }
 
 export interface Survey {
-  /** Run, are written down, and nobody looks after them: can be adopted. */
-  readonly found: readonly HandlerRecord[]
+  /** Run or are paused, are written down, and nobody looks after them: can be adopted. */
+  readonly found: readonly { readonly record: HandlerRecord; readonly paused: boolean }[]
   /** Everything else that nobody looks after: a container or process, a folder, or both. */
   readonly orphanIds: readonly string[]
   /** Known here, and gone or ended there without a word (the word was lost). */
@@ -28,10 +28,12 @@ export interface Survey {
 export function survey(input: SurveyInput): Survey {
   const { observed, folderIds, records, expectedIds, knownIds } = input
   const running = new Map(observed.map((one) => [one.id, one]))
-  const found = records.filter(
-    ({ id }) => running.get(id)?.state === 'running' && !knownIds.has(id),
-  )
-  const foundIds = new Set(found.map(({ id }) => id))
+  const found = records.flatMap((record) => {
+    const state = running.get(record.id)?.state
+    if (knownIds.has(record.id) || (state !== 'running' && state !== 'paused')) return []
+    return [{ record, paused: state === 'paused' }]
+  })
+  const foundIds = new Set(found.map(({ record }) => record.id))
   const allIds = new Set([...running.keys(), ...folderIds])
   const orphanIds = [...allIds].filter((id) => !knownIds.has(id) && !foundIds.has(id)).toSorted()
   const ended = [...expectedIds]

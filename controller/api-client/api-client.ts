@@ -4,6 +4,7 @@ import { Value } from 'typebox/value'
 import { Fault } from '#shared/fault.ts'
 import {
   FunctionView,
+  NewToken,
   NodeLogLine,
   NodeView,
   ReleaseLine,
@@ -17,15 +18,12 @@ import type {
   InvokeAnswer,
   InvokeRequest,
   LogsRequest,
-  NewToken,
   ReleaseRequest,
   RolloutRequest,
 } from './model.ts'
 
 /** Calls that answer at once; the others end when what they follow ends. */
 const CALL_TIMEOUT_MS = 60_000
-
-const Token = Type.Object({ token: Type.String(), expiresAtMs: Type.Integer() })
 
 interface Call {
   readonly method?: string
@@ -73,11 +71,14 @@ export class ApiClient {
    */
   async createRelease(
     name: string,
-    { source, runtime, arch }: ReleaseRequest,
+    { source, runtime, arch, selector }: ReleaseRequest,
     onLine: (line: string) => void,
     signal: AbortSignal,
   ): Promise<{ release: Release; cached: boolean }> {
-    const url = this.#url({ path: `${functionPath(name)}/releases`, query: { runtime, arch } })
+    const url = this.#url({
+      path: `${functionPath(name)}/releases`,
+      query: { runtime, arch, selector },
+    })
     const upload =
       source.kind === 'archive'
         ? { type: source.type, body: source.body }
@@ -184,7 +185,7 @@ export class ApiClient {
     body: { readonly ttlMs?: number | undefined; readonly uses?: number | undefined },
     signal: AbortSignal,
   ): Promise<NewToken> {
-    return this.#json(Token, { method: 'POST', path: '/v1/tokens', body }, signal)
+    return this.#json(NewToken, { method: 'POST', path: '/v1/tokens', body }, signal)
   }
 
   async #json<T extends TSchema>(schema: T, call: Call, signal: AbortSignal): Promise<Static<T>> {

@@ -11,7 +11,6 @@ export type {
   InvokeAnswer,
   InvokeRequest,
   LogsRequest,
-  NewToken,
   ReleaseRequest,
   ReleaseSource,
   RolloutRequest,

@@ -20,6 +20,8 @@ export interface ReleaseRequest {
   readonly source: ReleaseSource
   readonly runtime?: Runtime | undefined
   readonly arch?: Arch | undefined
+  /** Nodes that it is for. */
+  readonly selector?: string | undefined
 }
 
 export interface RolloutRequest {
@@ -49,9 +51,4 @@ export interface LogsRequest {
   readonly tail?: number | undefined
   readonly follow?: boolean | undefined
   readonly node?: string | undefined
-}
-
-export interface NewToken {
-  readonly token: string
-  readonly expiresAtMs: number
 }

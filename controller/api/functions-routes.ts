@@ -91,7 +91,7 @@ export const functionsRoutes: FastifyPluginCallbackTypebox<RouteOptions> = (
 
 async function viewOf(
   { store, fleet, clock }: ApiServices,
-  { name, settings, placement }: FunctionRow,
+  { name, settings, placements }: FunctionRow,
 ): Promise<FunctionView | undefined> {
   const releases = await store.releases(name)
   const [newest] = releases
@@ -114,7 +114,7 @@ async function viewOf(
     name,
     latestRelease: newest.id,
     ...(settings === undefined ? {} : { settings }),
-    ...(placement === undefined ? {} : { placement }),
+    placements: [...placements],
     releases,
     nodes,
   }

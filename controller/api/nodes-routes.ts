@@ -1,6 +1,6 @@
 import type { FastifyPluginCallbackTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
-import { NodeView } from '#shared/schemas/api.ts'
+import { NewToken, NodeView } from '#shared/schemas/api.ts'
 import { NodeId } from '#shared/schemas/names.ts'
 import { JoinReply, JoinRequest } from '#shared/schemas/wire.ts'
 import { answerSignal } from './ndjson.ts'
@@ -54,7 +54,7 @@ export const nodesRoutes: FastifyPluginCallbackTypebox<RouteOptions> = (
             { additionalProperties: false },
           ),
         ),
-        response: { 200: Type.Object({ token: Type.String(), expiresAtMs: Type.Integer() }) },
+        response: { 200: NewToken },
       },
     },
     ({ body }) => services().enrolment.createToken(body ?? {}),

@@ -9,6 +9,8 @@ import { LIMITS } from '#shared/limits.ts'
 import { ReleaseLine } from '#shared/schemas/api.ts'
 import { Arch, Runtime } from '#shared/schemas/names.ts'
 import type { Source } from '../catalogue/index.ts'
+import { selectNodes } from '../fleet/index.ts'
+import type { NodeRow } from '../store/index.ts'
 import { FunctionParams } from './functions-routes.ts'
 import { answerSignal, NDJSON, sendLines } from './ndjson.ts'
 import type { ApiServices, RouteOptions } from './services.ts'
@@ -38,6 +40,13 @@ const ReleaseQuery = Type.Object({
     ...Arch,
     description: 'Default: that of the nodes when they have but one, else of this host',
   } as typeof Arch),
+  selector: Type.Optional(
+    Type.String({
+      maxLength: 1_024,
+      description:
+        'Nodes that it is for: decides the default of `arch`, and is refused before anything is built when no node matches',
+    }),
+  ),
 })
 
 /** Uploads: source in, lines of the build out, then the release. */
@@ -68,7 +77,8 @@ export const releasesRoutes: FastifyPluginCallbackTypebox<RouteOptions> = (
       const source = sourceOf(request)
       const signal = answerSignal(reply, stopping)
       lingerAfter(request, reply)
-      const arch = query.arch ?? (await defaultArch(services()))
+      const nodes = await nodesFor(services(), query.selector)
+      const arch = query.arch ?? defaultArch(nodes, services().hostArch)
       const lines = new LineFeed()
       const { catalogue } = services()
       const options = { runtime: query.runtime, arch }
@@ -164,8 +174,17 @@ function lingerAfter(request: FastifyRequest, reply: FastifyReply): void {
   })
 }
 
-async function defaultArch({ store, hostArch }: ApiServices): Promise<Arch> {
-  const archs = new Set((await store.nodes()).map(({ arch }) => arch))
+/** @throws Fault `REQUEST_INVALID` for a selector that is none, `NO_NODE_SELECTED` */
+async function nodesFor(
+  { store }: ApiServices,
+  selectorText: string | undefined,
+): Promise<readonly NodeRow[]> {
+  const nodes = await store.nodes()
+  return selectorText === undefined ? nodes : selectNodes(nodes, selectorText)
+}
+
+function defaultArch(nodes: readonly NodeRow[], hostArch: Arch): Arch {
+  const archs = new Set(nodes.map(({ arch }) => arch))
   const [first] = archs
   return archs.size === 1 && first !== undefined ? first : hostArch
 }

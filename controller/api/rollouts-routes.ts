@@ -40,7 +40,7 @@ export const rolloutsRoutes: FastifyPluginCallbackTypebox<RouteOptions> = (
       schema: {
         summary: 'Assign a release to all selected nodes and follow it from there',
         description:
-          'An open rollout of the same function is aborted. When the rollout is done, its selector becomes the function’s placement: a node that joins later and matches it gets the same release and settings.',
+          'An open rollout of the same function is aborted. When the rollout is done, its selector becomes a placement of the function: a node that joins later and matches it gets the same release and settings. It takes the place of earlier ones with the same selector, or of all when it selects every node. When it fails, nodes that are not ready go back to the release that they had.',
         body: NewRollout,
         response: { 202: Rollout },
       },

@@ -4,6 +4,7 @@ import path from 'node:path'
 import type Docker from 'dockerode'
 import { Fault } from '#shared/fault.ts'
 import type { Images } from '#shared/schemas/images.ts'
+import { Slots } from '../slots.ts'
 import { packBundle } from './bundle.ts'
 import { BundleCache } from './cache.ts'
 import { ContainerInstaller } from './container-installer.ts'
@@ -17,7 +18,6 @@ import { hasRequirements, parseManifest, type Manifest } from './manifest.ts'
 import { BUILD_LIMITS } from './model.ts'
 import type { BuildLimits, BuildOptions, Builder, Built, Source } from './model.ts'
 import { OutputLines } from './output-lines.ts'
-import { Slots } from './slots.ts'
 import { acquireSource } from './source.ts'
 import { nativeArch } from './native.ts'
 import { readTree, type TreeEntry } from './tree.ts'
@@ -75,7 +75,7 @@ class BundleBuilder implements Builder {
     const { cacheBytesMax, cacheKeepMs, buildsAtOnce, buildsWaitingMax } = this.#limits
     const folder = path.join(options.folder, 'bundles')
     this.#cache = new BundleCache({ folder, bytesMax: cacheBytesMax, keepMs: cacheKeepMs })
-    this.#slots = new Slots(buildsAtOnce, buildsWaitingMax)
+    this.#slots = new Slots(buildsAtOnce, buildsWaitingMax, 'builds')
   }
 
   async build(

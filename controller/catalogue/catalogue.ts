@@ -72,7 +72,7 @@ export class Catalogue {
       }
       const nowMs = clock.nowMs()
       if ((await tx.function(fn)) === undefined) {
-        await tx.putFunction({ name: fn, createdAtMs: nowMs })
+        await tx.putFunction({ name: fn, createdAtMs: nowMs, placements: [] })
       }
       await tx.putArtifact({ digest: built.digest, bytes: built.bytes, createdAtMs: nowMs })
       const number = await tx.takeReleaseNumber(fn)

@@ -1,5 +1,6 @@
 import { InvalidArgumentError } from 'commander'
 import { Value } from 'typebox/value'
+import type { FunctionSettings } from '#shared/schemas/command.ts'
 import { FunctionName, RUNTIMES, type Runtime } from '#shared/schemas/names.ts'
 
 /** Readers of option values; each says what it wants when it does not get it. */
@@ -37,6 +38,11 @@ export function duration(text: string): number {
   throw new InvalidArgumentError('a duration is wanted, e.g. 500ms, 30s, 5m or 2h.')
 }
 
+/** As `duration`; `never` is 0. */
+export function durationOrNever(text: string): number {
+  return text.trim() === 'never' ? 0 : duration(text)
+}
+
 /** `256`, `256m`, `256MiB`, `1g`. To MiB. */
 export function memory(text: string): number {
   const match = /^(\d+)\s*(m|mb|mib|g|gb|gib)?$/i.exec(text.trim())
@@ -62,6 +68,16 @@ export function functionName(text: string): string {
 export function network(text: string): 'none' | 'outbound' {
   if (text === 'none' || text === 'outbound') return text
   throw new InvalidArgumentError('none or outbound is wanted.')
+}
+
+export type Isolation = NonNullable<FunctionSettings['isolation']>
+
+const ISOLATIONS = ['shared', 'single', 'fresh'] as const satisfies readonly Isolation[]
+
+export function isolation(text: string): Isolation {
+  const found = ISOLATIONS.find((name) => name === text)
+  if (found !== undefined) return found
+  throw new InvalidArgumentError(`one of ${ISOLATIONS.join(', ')} is wanted.`)
 }
 
 /** Collects `--env K=V ...`. `K` alone takes the value from the CLI's own environment. */

@@ -3,6 +3,7 @@ import { Fault } from '#shared/fault.ts'
 import type { FunctionView, Rollout } from '#shared/schemas/api.ts'
 import type { FunctionSettings } from '#shared/schemas/command.ts'
 import type { CompatDeployment, FunctionsPort, InvokePorts } from './functions-port.ts'
+import { Turns } from './turns.ts'
 
 const LOG_LINES_MAX = 10_000
 const FORGET_TIMEOUT_MS = 30_000
@@ -33,21 +34,35 @@ export function apiFunctions({ client, owns, onBuildLine }: ApiFunctionsOptions)
     await own(name, signal)
     await client.removeFunction(name, signal)
   }
+  const deployOne = async (
+    deployment: CompatDeployment,
+    signal: AbortSignal,
+  ): Promise<InvokePorts> => {
+    const { name } = deployment
+    const before = (await client.functions(signal)).find((fn) => fn.name === name)
+    // Without settings it was never rolled out: what a cut-off upload has left.
+    if (before?.settings !== undefined && !owns(before.settings)) {
+      throw new Fault(
+        'CONFLICT',
+        `function ${name} exists and was not deployed through this adapter`,
+      )
+    }
+    try {
+      const onLine = (line: string) => onBuildLine(name, line)
+      return await portsOf(client, await deploy(client, deployment, onLine, signal), signal)
+    } catch (error) {
+      // A new function that does not come up shall not stay in the list, nor be started again and again.
+      if (before === undefined) await forget(client, name)
+      throw error
+    }
+  }
+  const turns = new Turns()
   return {
     list,
-    remove,
-    async deploy(deployment, signal) {
-      const { name } = deployment
-      const before = await client.functions(signal)
-      try {
-        const onLine = (line: string) => onBuildLine(name, line)
-        return await portsOf(client, await deploy(client, deployment, onLine, signal), signal)
-      } catch (error) {
-        // A new function that does not come up shall not stay in the list, nor be started again and again.
-        if (before.every((fn) => fn.name !== name)) await forget(client, name)
-        throw error
-      }
-    },
+    // In turns: a second upload of a name must see what the first one has left.
+    remove: (name, signal) => turns.run(name, signal, () => remove(name, signal)),
+    deploy: (deployment, signal) =>
+      turns.run(deployment.name, signal, () => deployOne(deployment, signal)),
     async logs(name, signal) {
       await own(name, signal)
       const lines = []

@@ -9,6 +9,7 @@ import type { Bus, BusRequest } from './bus.ts'
 const READS_AT_ONCE = 8
 const READS_WAITING_MAX = 512
 const rangeValidator = Compile(ArtifactRange)
+const INBOX = subjects.inbox('')
 const NOTHING = new Uint8Array()
 
 /** Where artifacts are; what this server needs of the catalogue. */
@@ -24,6 +25,7 @@ export interface ArtifactReader {
 /** Answers ranges of artifacts to nodes, a few at a time, in the order they were asked for. */
 export class ArtifactServer {
   readonly #artifacts: ArtifactReader
+  readonly #isEnrolled: (node: string) => Promise<boolean>
   readonly #log: Logger
   readonly #waiting: BusRequest[] = []
   readonly #unsubscribe: () => void
@@ -33,9 +35,12 @@ export class ArtifactServer {
   constructor(options: {
     readonly bus: Bus
     readonly artifacts: ArtifactReader
+    /** False for a node that was removed: its login may be good still. */
+    readonly isEnrolled: (node: string) => Promise<boolean>
     readonly log: Logger
   }) {
     this.#artifacts = options.artifacts
+    this.#isEnrolled = options.isEnrolled
     this.#log = options.log
     this.#unsubscribe = options.bus.subscribe(subjects.artifact, (message) => this.#take(message), {
       queue: CONTROLLERS,
@@ -49,7 +54,7 @@ export class ArtifactServer {
 
   #take(message: BusRequest): void {
     // An answer goes to where replies go, or this would publish for nodes wherever they name.
-    if (message.replyTo?.startsWith('_INBOX_') !== true) return
+    if (message.replyTo?.startsWith(INBOX) !== true) return
     if (this.#active < READS_AT_ONCE) {
       this.#active += 1
       void this.#work(message)
@@ -71,6 +76,9 @@ export class ArtifactServer {
 
   async #answer(message: BusRequest): Promise<void> {
     try {
+      if (!(await this.#isEnrolled(nodeOfInbox(message.replyTo ?? '')))) {
+        throw new Fault('ARTIFACT_UNAVAILABLE', 'only nodes of the fleet get artifacts')
+      }
       const range = parseRange(message.data)
       const bytes = Math.min(range.bytes, LIMITS.artifactRangeBytesMax)
       const { data, total } = await this.#artifacts.readRange(range.digest, range.offset, bytes)
@@ -82,6 +90,11 @@ export class ArtifactServer {
       refuse(message, fault)
     }
   }
+}
+
+/** A node can hear replies only below its own inbox, see `subjects.inbox`; its id has no `_`. */
+function nodeOfInbox(replyTo: string): string {
+  return replyTo.slice(INBOX.length, replyTo.indexOf('.')).replaceAll('_', '-')
 }
 
 function parseRange(data: Uint8Array): ArtifactRange {

@@ -185,7 +185,7 @@ export class Dispatcher {
     this.counts.refused += 1
     const { code, message } = reply
     log.warn({ [LOG_KEYS.node]: node, generation, code, message }, 'command refused')
-    liveness.answered(node, reply.generation, { code, message, atMs: nowMs }, nowMs)
+    liveness.answered(node, reply.generation, { code, message, atMs: nowMs, generation }, nowMs)
     onChange(node)
     // It has seen a higher generation: the next attempt goes above that, at once the first time.
     const above = code === 'COMMAND_REPLAYED' && reply.generation > generation

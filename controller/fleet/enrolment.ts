@@ -2,6 +2,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import type { Envelope } from '#shared/schemas/command.ts'
+import type { NewToken } from '#shared/schemas/api.ts'
 import type { JoinReply, JoinRequest, JoinToken } from '#shared/schemas/wire.ts'
 import type { JoinTokenRow, NodeRow, Store, StoreTransaction } from '../store/index.ts'
 
@@ -39,8 +40,8 @@ export class Enrolment {
   }: {
     readonly ttlMs?: number | undefined
     readonly uses?: number | undefined
-  }): Promise<{ token: string; expiresAtMs: number }> {
-    const { store, clock, rootKeyId, apiUrl } = this.#options
+  }): Promise<NewToken> {
+    const { store, clock, rootKeyId, apiUrl, natsUrls } = this.#options
     const secret = randomBytes(32).toString('base64url')
     const nowMs = clock.nowMs()
     const expiresAtMs = nowMs + ttlMs
@@ -58,7 +59,12 @@ export class Enrolment {
       })
     })
     const token: JoinToken = { url: apiUrl(), secret, root: rootKeyId }
-    return { token: Buffer.from(JSON.stringify(token)).toString('base64url'), expiresAtMs }
+    const warning = loopbackWarning(token.url, natsUrls)
+    return {
+      token: Buffer.from(JSON.stringify(token)).toString('base64url'),
+      expiresAtMs,
+      ...(warning === undefined ? {} : { warning }),
+    }
   }
 
   /**
@@ -72,7 +78,9 @@ export class Enrolment {
     const node = await store.transaction(async (tx) => {
       const known = await tx.nodeByKey(request.nodeKey)
       const token = findToken(await tx.joinTokens(), request.secret, nowMs)
-      const again = known !== undefined && known.token === token.id
+      // A node that was removed needs a token that was made since, or a use of one.
+      const again =
+        known !== undefined && known.deletedAtMs === undefined && known.token === token.id
       if (!again) {
         if (token.usesLeft < 1) {
           throw new Fault('JOIN_REFUSED', 'this join token is used up: make a new one')
@@ -95,6 +103,23 @@ export class Enrolment {
     onJoined(node)
     return { node, natsUrls: [...natsUrls], userJwt, trust: await trustEnvelope() }
   }
+}
+
+/** An address that names the host itself leads an agent elsewhere to its own host. */
+function loopbackWarning(apiUrl: string, natsUrls: readonly string[]): string | undefined {
+  const problems = [
+    ...(namesItself(apiUrl) ? [`the API is at ${apiUrl} (SHOAL_API_HOST, SHOAL_API_URL)`] : []),
+    ...(natsUrls.every(namesItself)
+      ? [`NATS is at ${natsUrls.join(', ')} (SHOAL_NATS_HOST, SHOAL_NATS_PUBLIC_URL)`]
+      : []),
+  ]
+  return problems.length === 0
+    ? undefined
+    : `only an agent on this very host can use this token: ${problems.join(', ')}`
+}
+
+function namesItself(url: string): boolean {
+  return /^(?:localhost|127\.[\d.]+|\[::1\])$/.test(URL.parse(url)?.hostname ?? '')
 }
 
 /** The token with this secret. Every token is compared, each in constant time. */

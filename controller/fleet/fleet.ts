@@ -254,15 +254,19 @@ export class Fleet {
     const nowMs = clock.nowMs()
     const known = await store.transaction(async (tx) => {
       const row = await tx.node(node)
-      if (row === undefined || row.deletedAtMs !== undefined) return false
+      if (row === undefined) return undefined
+      if (row.deletedAtMs !== undefined) return 'removed'
       const { inventory } = hello
       const { arch, labels } = inventory
       const next: NodeRow = { ...row, arch, labels, inventory, lastSeenMs: nowMs }
       await tx.putNode(next)
-      await applyPlacements(tx, [next])
-      return true
+      return applyPlacements(tx, [next])
     })
-    if (!known) return this.#reject(message, 'hello of a node that is not enrolled')
+    if (known === undefined) return this.#reject(message, 'hello of a node that is not enrolled')
+    if (known === 'removed') return this.#farewell(message, hello)
+    for (const { fn, fault } of known.unplaced) {
+      log.warn({ [LOG_KEYS.node]: node, [LOG_KEYS.fn]: fn, err: fault }, 'function not placed')
+    }
     this.counts.hellos += 1
     const back = this.liveness.hello(node, hello.generation, nowMs)
     const command = await this.commands.ensure(node, { generation: hello.generation })
@@ -284,6 +288,16 @@ export class Fleet {
       back ? 'node is online' : 'node said hello',
     )
     this.#changed(node)
+  }
+
+  /** A node that was away when it was removed: it gets the command to run nothing, signed like any other. */
+  async #farewell(message: BusRequest, { node, generation }: Hello): Promise<void> {
+    const command = await this.commands.ensure(node, { generation })
+    await this.commands.keptBy(node, generation)
+    const news = command !== undefined && command.generation > generation
+    const reply: HelloReply = { removed: true, ...(news ? { command: command.envelope } : {}) }
+    message.respond(new TextEncoder().encode(JSON.stringify(reply)))
+    this.#options.log.info({ [LOG_KEYS.node]: node }, 'hello of a node that was removed')
   }
 
   async #onHeartbeat(message: BusRequest): Promise<void> {

@@ -1,12 +1,9 @@
-import type { Heartbeat, Reason } from '#shared/schemas/health.ts'
+import type { Heartbeat, Refusal } from '#shared/schemas/health.ts'
 
 /** How many beats may be missing before a node counts as offline, and a little for the way. */
 const BEATS_MISSED_MAX = 3
 const SLACK_BEATS = 0.5
-
-export interface Refusal extends Reason {
-  readonly atMs: number
-}
+const BEATS = BEATS_MISSED_MAX + SLACK_BEATS
 
 /** What a node last said of the command it keeps. */
 export interface Kept {
@@ -35,6 +32,8 @@ interface Life {
   boots: number
   boot: string | undefined
   seq: number
+  /** Without a word for so long, it is offline. */
+  offlineAfterMs: number
 }
 
 export type BeatOutcome =
@@ -56,7 +55,7 @@ export class Liveness {
   #unsureUntilMs: number
 
   constructor(options: { readonly heartbeatMs: number; readonly nowMs: number }) {
-    this.#offlineAfterMs = options.heartbeatMs * (BEATS_MISSED_MAX + SLACK_BEATS)
+    this.#offlineAfterMs = options.heartbeatMs * BEATS
     this.#unsureUntilMs = options.nowMs + this.#offlineAfterMs
   }
 
@@ -113,6 +112,9 @@ export class Liveness {
     life.heartbeat = beat
     life.kept = { generation: beat.generation, stateDigest: beat.stateDigest }
     life.refusal = beat.refusal
+    if (beat.everyMs !== undefined) {
+      life.offlineAfterMs = Math.max(this.#offlineAfterMs, beat.everyMs * BEATS)
+    }
     return { kind: 'taken', missed, newBoot, back }
   }
 
@@ -138,7 +140,7 @@ export class Liveness {
   tick(nowMs: number): string[] {
     const gone: string[] = []
     for (const [node, life] of this.#nodes) {
-      if (!life.online || nowMs - life.lastSeenMs <= this.#offlineAfterMs) continue
+      if (!life.online || nowMs - life.lastSeenMs <= life.offlineAfterMs) continue
       life.online = false
       gone.push(node)
     }
@@ -167,6 +169,7 @@ export class Liveness {
       boots: 0,
       boot: undefined,
       seq: 0,
+      offlineAfterMs: this.#offlineAfterMs,
     }
     this.#nodes.set(node, life)
     return life

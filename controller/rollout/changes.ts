@@ -4,7 +4,7 @@ import { Fault } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
 import type { Release, Rollout } from '#shared/schemas/api.ts'
 import { FunctionSettings } from '#shared/schemas/command.ts'
-import { applyPlacements, archFits, assertRoom } from '../fleet/index.ts'
+import { applyPlacements, archFits, roomFault, withPlacement, type Placed } from '../fleet/index.ts'
 import type {
   FunctionRow,
   NodeRow,
@@ -16,6 +16,8 @@ import type {
 import type { Effect } from './plan.ts'
 
 const settingsValidator = Compile(FunctionSettings)
+/** Of a function with no handler that is always there, when nothing is said. */
+const IDLE_MS = 300_000
 
 /** @throws Fault `FUNCTION_UNKNOWN` */
 export async function functionOf(tx: Pick<Store, 'function'>, name: string): Promise<FunctionRow> {
@@ -37,7 +39,11 @@ export async function releaseOf(
   throw new Fault('RELEASE_UNKNOWN', `function ${fn} has no release ${release ?? 'yet'}`, { fn })
 }
 
-/** Writes the new assignments; a node of another architecture gets none and is refused by the plan. */
+/**
+ * Writes the new assignments; a node of another architecture gets none and is refused by the plan.
+ *
+ * @throws Fault `CONFLICT` when a node's command has no room for it
+ */
 export async function assign(
   tx: StoreTransaction,
   nodes: readonly NodeRow[],
@@ -56,29 +62,32 @@ export async function assign(
         : { previous: { release: before.release, settings: before.settings } }),
     })
     if (!archFits(what.arch, node)) continue
-    if (before === undefined) await assertRoom(tx, node.id)
     const { function: fn, id: release, settings } = what
-    await tx.putAssignment({ fn, node: node.id, release, settings })
+    const row = { fn, node: node.id, release, settings }
+    const fault = await roomFault(tx, row)
+    if (fault !== undefined) throw fault
+    await tx.putAssignment(row)
   }
   return rows
 }
 
-/** Does what a plan's effect means in SQL. @returns nodes whose assignments have changed */
+/** Does what a plan's effect means in SQL. */
 export async function applyInSql(
   tx: StoreTransaction,
   rollout: RolloutRow,
   effect: Effect,
-): Promise<string[]> {
+): Promise<Placed> {
   if (effect.kind === 'place') return place(tx, rollout)
-  if (effect.kind === 'return') return giveBack(tx, rollout, effect.nodes)
-  return []
+  const changed = effect.kind === 'return' ? await giveBack(tx, rollout, effect.nodes) : []
+  return { changed, unplaced: [] }
 }
 
-async function place(tx: StoreTransaction, rollout: RolloutRow): Promise<string[]> {
+async function place(tx: StoreTransaction, rollout: RolloutRow): Promise<Placed> {
   const { function: fn, release, selector, settings } = rollout
   const row = await tx.function(fn)
-  if (row === undefined) return []
-  await tx.putFunction({ ...row, placement: { selector, release, settings } })
+  if (row === undefined) return { changed: [], unplaced: [] }
+  const placements = await withPlacement(tx, row, { selector, release, settings })
+  await tx.putFunction({ ...row, placements })
   // Nodes that have joined meanwhile, perhaps with the placement before this one.
   const own = new Set(rollout.nodes.map(({ node }) => node))
   const others = (await tx.nodes()).filter(({ id }) => !own.has(id))
@@ -101,7 +110,11 @@ async function giveBack(
   return changed
 }
 
-/** Given over inherited over defaults. @throws Fault `REQUEST_INVALID` that names the setting */
+/**
+ * Given over inherited over defaults; a function that may have no handler is put to sleep some time or other.
+ *
+ * @throws Fault `REQUEST_INVALID` that names the setting
+ */
 export function mergeSettings(
   { settings: inherited }: FunctionRow,
   given: Partial<FunctionSettings> | undefined,
@@ -111,6 +124,14 @@ export function mergeSettings(
     const problem = settingsValidator.Errors(merged)[0]
     const field = `settings${(problem?.instancePath ?? '').replaceAll('/', '.')}`
     throw new Fault('REQUEST_INVALID', `${field} ${problem?.message ?? 'is invalid'}`, { field })
+  }
+  const { replicas, replicasMax } = merged
+  if (replicasMax !== undefined && replicasMax < replicas) {
+    throw new Fault(
+      'REQUEST_INVALID',
+      `settings.replicasMax is ${replicasMax}, it must be at least ${replicas}, as settings.replicas is`,
+      { field: 'settings.replicasMax' },
+    )
   }
   const envBytes = Object.entries(merged.env).reduce(
     (sum, [name, value]) => sum + Buffer.byteLength(name) + Buffer.byteLength(value),
@@ -123,7 +144,7 @@ export function mergeSettings(
       { field: 'settings.env' },
     )
   }
-  return merged
+  return replicas === 0 ? { idleMs: IDLE_MS, ...merged } : merged
 }
 
 /** Without what only the planner needs. */

@@ -26,7 +26,7 @@ export interface NodeFact {
   readonly sentGeneration: number
   readonly acceptedGeneration: number
   /** What the node said when it last refused a command. */
-  readonly refusal?: Reason
+  readonly refusal?: Reason & { readonly generation?: number }
   /** The node's last word on this function, and the generation it spoke of. */
   readonly report?: FunctionReport
   readonly reportGeneration: number
@@ -46,9 +46,9 @@ export const PLAN_OPTIONS: PlanOptions = { graceMs: 10_000, finalGraceMs: 1_500 
 export type Effect =
   /** Bring the node its command. */
   | { readonly kind: 'send'; readonly node: string }
-  /** Make selector, release and settings the function's placement. */
+  /** Make selector, release and settings a placement of the function. */
   | { readonly kind: 'place' }
-  /** Give these nodes back what they had: the rollout has ended before it reached them. */
+  /** Give these nodes back what they had: the rollout has ended before it reached them, or they could not do it. */
   | { readonly kind: 'return'; readonly nodes: readonly RolloutNodeRow[] }
   /** Look again at this time, whatever happens. */
   | { readonly kind: 'wake'; readonly atMs: number }
@@ -151,7 +151,8 @@ function observe(
   }
   if (generation === undefined) return { state: 'pending' }
   if (fact.acceptedGeneration < generation) {
-    if (fact.refusal !== undefined) return { state: 'refused', reason: fact.refusal }
+    const refusal = refusalOf(fact, generation)
+    if (refusal !== undefined) return { state: 'refused', reason: refusal }
     return { state: fact.sentGeneration >= generation ? 'sent' : 'pending' }
   }
   const { report } = fact
@@ -161,6 +162,13 @@ function observe(
   if (report.state === 'ready') return { state: 'ready' }
   if (report.state === 'failed') return { state: 'failed', reason: report.reason }
   return { state: 'applying', reason: report.reason }
+}
+
+/** What the node said of an earlier command says nothing about this one. */
+function refusalOf({ refusal }: NodeFact, generation: number): Reason | undefined {
+  if (refusal === undefined) return undefined
+  if (refusal.generation !== undefined && refusal.generation < generation) return undefined
+  return { code: refusal.code, message: refusal.message }
 }
 
 function nextState(
@@ -197,6 +205,7 @@ function effectsOf(
   options: PlanOptions,
 ): Effect[] {
   if (rollout.state === 'done') return [{ kind: 'place' }]
+  if (rollout.state === 'failed') return undo(rollout)
   if (!isOpen(rollout.state)) return []
   const effects: Effect[] = []
   let atMs = rollout.deadlineAtMs
@@ -210,6 +219,12 @@ function effectsOf(
   }
   effects.push({ kind: 'wake', atMs: Math.max(atMs, nowMs) })
   return effects
+}
+
+/** A node that has something to go back to must not keep what does not work, and meet it again at its next start. */
+function undo({ nodes }: RolloutRow): Effect[] {
+  const back = nodes.filter(({ state, previous }) => state !== 'ready' && previous !== undefined)
+  return back.length === 0 ? [] : [{ kind: 'return', nodes: back }]
 }
 
 function troubleEndsMs({ troubleSinceMs, reason, sinceMs }: RolloutNodeRow, options: PlanOptions) {

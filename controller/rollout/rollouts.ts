@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Clock } from '#shared/clock.ts'
+import { canonicalJson } from '#shared/state-digest.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { Removal, Rollout } from '#shared/schemas/api.ts'
 import type { FunctionSettings } from '#shared/schemas/command.ts'
 import type { EventHub } from '../events/index.ts'
-import { matches, parseSelector, type Fleet } from '../fleet/index.ts'
+import { selectNodes, type Fleet } from '../fleet/index.ts'
 import type { RolloutRow, Store, StoreTransaction } from '../store/index.ts'
 import {
   applyInSql,
@@ -79,7 +80,6 @@ export class Rollouts {
     const { store, clock, log } = this.#options
     const id = randomUUID()
     const selectorText = request.selector ?? '*'
-    const selector = parseSelector(selectorText)
     return this.#loop.exclusive(async () => {
       const older = await this.#abortOpen([request.fn], `superseded by rollout ${id}`)
       const nowMs = clock.nowMs()
@@ -87,12 +87,7 @@ export class Rollouts {
         const fn = await functionOf(tx, request.fn)
         const release = await releaseOf(tx, request.fn, request.release)
         const settings = mergeSettings(fn, request.settings)
-        const selected = (await tx.nodes()).filter((node) => matches(selector, node))
-        if (selected.length === 0) {
-          throw new Fault('NO_NODE_SELECTED', `no node matches selector "${selectorText}"`, {
-            selector: selectorText,
-          })
-        }
+        const selected = selectNodes(await tx.nodes(), selectorText)
         const returned = await this.#save(tx, older)
         const row: RolloutRow = {
           id,
@@ -215,7 +210,8 @@ export class Rollouts {
     for (const rollout of open) {
       const facts = await observeRollout(store, fleet, rollout)
       const plan = planRollout(rollout, facts, clock.nowMs(), { ...PLAN_OPTIONS, ...this.#grace() })
-      if (JSON.stringify(plan.next) !== JSON.stringify(rollout)) await this.#commit([plan])
+      // Rows from SQL have their fields in another order.
+      if (canonicalJson(plan.next) !== canonicalJson(rollout)) await this.#commit([plan])
       for (const effect of plan.effects) {
         if (effect.kind === 'send') fleet.dispatcher.poke(effect.node, { patient: true })
         if (effect.kind === 'wake') wakeAtMs = Math.min(wakeAtMs ?? effect.atMs, effect.atMs)
@@ -246,7 +242,14 @@ export class Rollouts {
     const changed: string[] = []
     for (const { next, effects } of plans) {
       await tx.putRollout(next)
-      for (const effect of effects) changed.push(...(await applyInSql(tx, next, effect)))
+      for (const effect of effects) {
+        const placed = await applyInSql(tx, next, effect)
+        changed.push(...placed.changed)
+        for (const { fn, node, fault } of placed.unplaced) {
+          const keys = { [LOG_KEYS.fn]: fn, [LOG_KEYS.node]: node, err: fault }
+          this.#options.log.warn(keys, 'function not placed')
+        }
+      }
     }
     return changed
   }

@@ -111,4 +111,10 @@ export const MIGRATIONS: readonly string[] = [
     value TEXT NOT NULL
   ) STRICT;
   `,
+  // A function is where several rollouts put it, not only the last one.
+  `
+  ALTER TABLE functions ADD COLUMN placements TEXT NOT NULL DEFAULT '[]';
+  UPDATE functions SET placements = json_array(json(placement)) WHERE placement IS NOT NULL;
+  ALTER TABLE functions DROP COLUMN placement;
+  `,
 ]

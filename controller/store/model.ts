@@ -8,7 +8,7 @@ export interface FunctionRow {
   readonly createdAtMs: number
   /** Settings of the newest rollout, whatever became of it: what the next one inherits. */
   readonly settings?: FunctionSettings
-  readonly placement?: Placement
+  readonly placements: readonly Placement[]
 }
 
 export interface ArtifactRow {

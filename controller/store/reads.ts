@@ -148,7 +148,7 @@ function readFunction(row: Row): FunctionRow {
     name: text(row, 'name'),
     createdAtMs: integer(row, 'created_at_ms'),
     ...optional(row, 'settings', 'settings', json),
-    ...optional(row, 'placement', 'placement', json),
+    placements: json(row, 'placements'),
   }
 }
 

@@ -15,11 +15,11 @@ import { integer, text } from './statements.ts'
 
 /** Reads and writes on the writing connection, inside a transaction. */
 export class SqliteTransaction extends SqliteReads implements StoreTransaction {
-  async putFunction({ name, createdAtMs, settings, placement }: FunctionRow): Promise<void> {
+  async putFunction({ name, createdAtMs, settings, placements }: FunctionRow): Promise<void> {
     this.sql.run(
-      `INSERT INTO functions (name, created_at_ms, settings, placement) VALUES (?, ?, ?, ?)
-       ON CONFLICT (name) DO UPDATE SET settings = excluded.settings, placement = excluded.placement`,
-      [name, createdAtMs, jsonOrNull(settings), jsonOrNull(placement)],
+      `INSERT INTO functions (name, created_at_ms, settings, placements) VALUES (?, ?, ?, ?)
+       ON CONFLICT (name) DO UPDATE SET settings = excluded.settings, placements = excluded.placements`,
+      [name, createdAtMs, jsonOrNull(settings), JSON.stringify(placements)],
     )
   }
 
@@ -65,7 +65,7 @@ export class SqliteTransaction extends SqliteReads implements StoreTransaction {
          AND id NOT IN (SELECT release FROM rollouts WHERE fn = ?1 AND state IN ('rolling', 'waiting'))
          AND id NOT IN (SELECT COALESCE(json_extract(n.previous, '$.release'), '') FROM rollout_nodes n
                         JOIN rollouts o ON o.id = n.rollout WHERE o.fn = ?1 AND o.state IN ('rolling', 'waiting'))
-         AND id NOT IN (SELECT COALESCE(json_extract(placement, '$.release'), '') FROM functions WHERE name = ?1)`,
+         AND id NOT IN (SELECT json_extract(p.value, '$.release') FROM functions f, json_each(f.placements) p WHERE f.name = ?1)`,
       [fn, keep],
     )
   }

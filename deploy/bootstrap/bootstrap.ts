@@ -39,6 +39,21 @@ export async function bootstrap(
   options: BootstrapOptions,
   signal: AbortSignal,
 ): Promise<Bootstrapped> {
+  const started: { dockerd?: OwnDockerd } = {}
+  try {
+    return await setUp(options, (dockerd) => (started.dockerd = dockerd), signal)
+  } catch (error) {
+    // Nobody else knows of it, and the next start would take it for the machine's own.
+    await started.dockerd?.stop()
+    throw error
+  }
+}
+
+async function setUp(
+  options: BootstrapOptions,
+  onOwnDockerd: (dockerd: OwnDockerd) => void,
+  signal: AbortSignal,
+): Promise<Bootstrapped> {
   const { config, purpose, out } = options
   const startedAtMs = performance.now()
   await mkdir(config.data, { recursive: true, mode: 0o700 })
@@ -48,25 +63,29 @@ export async function bootstrap(
   const must = async (step: Step) => check(await runStep(step, out, signal), step)
 
   const [docker] = await Promise.all([
-    prepareDocker(options, apt, signal),
+    prepareDocker(options, apt, onOwnDockerd, signal),
     must(natsServerStep(programs)),
     // Nice to have: without them the calls are made with something else.
     runStep(clientsStep(programs), out, signal),
   ])
-  const engine: EngineKind = docker.ready ? 'docker' : 'process'
   const runners: Runners = {}
-  const needsRunners = engine === 'process' || purpose === 'test'
-  const [images] = await Promise.all([
-    docker.ready ? prepareImages(options, apt, signal) : undefined,
-    (async () => {
-      if (!needsRunners) return Object.assign(runners, await presentRunners(config.data))
-      for (const step of runnerSteps(programs, runners)) await runStep(step, out, signal)
-      return runners
-    })(),
+  const makeRunners = async (): Promise<void> => {
+    for (const step of runnerSteps(programs, runners)) await runStep(step, out, signal)
+  }
+  const made: { images?: RuntimeImages; why?: string } = {}
+  await Promise.all([
+    docker.ready ? tryImages(options, apt, made, signal) : undefined,
+    purpose === 'test' ? makeRunners() : undefined,
   ])
+  const { images } = made
+  const engine: EngineKind = images === undefined ? 'process' : 'docker'
+  if (purpose === 'start') {
+    if (engine === 'process') await makeRunners()
+    else Object.assign(runners, await presentRunners(config.data))
+  }
   const imagesFile = await writeImages(config.data, { images, runners })
   out.line(`Set-up complete (${formatSeconds(performance.now() - startedAtMs)})`)
-  return { engine, imagesFile, dockerd: docker.own, withoutDocker: docker.why }
+  return { engine, imagesFile, dockerd: docker.own, withoutDocker: docker.why ?? made.why }
 }
 
 function check(outcome: Outcome, step: Step): void {
@@ -93,6 +112,7 @@ interface PreparedDocker {
 async function prepareDocker(
   { config, purpose, out }: BootstrapOptions,
   apt: Apt,
+  onOwn: (dockerd: OwnDockerd) => void,
   signal: AbortSignal,
 ): Promise<PreparedDocker> {
   if (config.engine === 'process') {
@@ -100,13 +120,32 @@ async function prepareDocker(
     return { ready: false, own: undefined, why: 'SHOAL_ENGINE=process' }
   }
   let own: OwnDockerd | undefined
-  const step = dockerStep(config, apt, (dockerd) => (own = dockerd))
+  const step = dockerStep(config, apt, (dockerd) => {
+    own = dockerd
+    onOwn(dockerd)
+  })
   const outcome = await runStep(step, out, signal)
   if (outcome.state !== 'fail') return { ready: true, own, why: undefined }
   if (config.engine === 'docker')
     throw new BootstrapFailure('SHOAL_ENGINE=docker, but there is none')
   if (config.ci && purpose === 'test') throw new BootstrapFailure('CI=true needs a Docker Engine')
   return { ready: false, own, why: outcome.detail.split('\n')[0] }
+}
+
+/** Without images Docker is of no use; a person gets functions as processes then, as without Docker. */
+async function tryImages(
+  options: BootstrapOptions,
+  apt: Apt,
+  made: { images?: RuntimeImages; why?: string },
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    made.images = await prepareImages(options, apt, signal)
+  } catch (error) {
+    const needed = options.config.engine === 'docker' || options.purpose === 'test'
+    if (needed || !(error instanceof BootstrapFailure)) throw error
+    made.why = `no runtime images: ${error.message.split('\n')[0]}`
+  }
 }
 
 async function prepareImages(

@@ -70,7 +70,12 @@ export async function startDockerd(
   }
   await ensureCgroups(signal)
   let child = spawnDockerd(options, standard)
-  await waitForEngine(options, child, signal)
+  try {
+    await waitForEngine(options, child, signal)
+  } catch (error) {
+    await stopDockerd(options.socketPath, child)
+    throw error
+  }
   return {
     async ensureRunning(again) {
       if (child.exitCode === null && child.signalCode === null) return false

@@ -16,7 +16,7 @@ export interface PartSpec {
   readonly command: string
   readonly args: readonly string[]
   /** The whole environment; asked for at every start. */
-  readonly env: () => NodeJS.ProcessEnv
+  readonly env: () => NodeJS.ProcessEnv | Promise<NodeJS.ProcessEnv>
   /** True for the line that says "I serve now". */
   readonly ready: (line: string) => boolean
   readonly readyTimeoutMs: number
@@ -128,11 +128,13 @@ export class Part {
   async #startOnce(signal: AbortSignal): Promise<void> {
     const { command, args, env, ready, readyTimeoutMs, onPid } = this.#spec
     const [program, all] = dyingWithUs(command, args)
+    const environment = await env()
+    signal.throwIfAborted()
     this.#last = []
     this.#readyLine = undefined
     // A group of its own: Ctrl+C reaches us alone, and we stop the parts in order.
     const child = spawn(program, all, {
-      env: env(),
+      env: environment,
       stdio: ['ignore', 'pipe', 'pipe'],
       detached: true,
     })

@@ -4,6 +4,7 @@ import { ensureNatsAuthority } from '#controller/signing/index.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
 import { natsServer } from '../bootstrap/index.ts'
 import type { DeployConfig } from '../config.ts'
+import { clientHost } from './client-host.ts'
 import { LogFile } from './log-file.ts'
 import { Part, type PartSpec } from './part.ts'
 
@@ -53,18 +54,19 @@ export function createParts(options: PartsOptions): Parts {
       return Part.start({ ...whole, env: () => controllerEnv(options) }, signal)
     },
     async startAgent(joinToken, signal) {
-      const token = (await isEnrolled(config.data)) ? undefined : await joinToken()
-      const env = () => agentEnv(options, token)
+      const env = async () =>
+        agentEnv(options, (await isEnrolled(config.data)) ? undefined : await joinToken())
       return Part.start({ ...spec('agent'), ...script('agent/main.ts'), env }, signal)
     },
   }
 }
 
-/** A node whose enrolment was cut off has an identity that holds its key and no more. */
+/** A node whose enrolment was cut off has an identity that holds its key and no more; one that was removed needs a new token. */
 async function isEnrolled(data: string): Promise<boolean> {
   try {
     const identity: unknown = JSON.parse(await readFile(join(data, 'agent/identity.json'), 'utf8'))
-    return typeof identity === 'object' && identity !== null && 'joined' in identity
+    if (typeof identity !== 'object' || identity === null) return false
+    return 'joined' in identity && !('removed' in identity)
   } catch {
     return false
   }
@@ -92,6 +94,7 @@ export function isReadyLine(line: string): boolean {
 async function writeNatsConfig(config: DeployConfig): Promise<string> {
   const authority = await ensureNatsAuthority(join(config.data, 'controller', 'nats'), {
     port: config.ports.nats,
+    host: config.natsHost,
   })
   const folder = join(config.data, 'nats')
   await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -112,11 +115,22 @@ function controllerEnv({ config, engine, imagesFile, env }: PartsOptions): NodeJ
     SHOAL_DOCKER_SOCKET: config.dockerSocket,
     SHOAL_ENGINE: engine,
     ...(config.ca === undefined ? {} : { SHOAL_CA_BUNDLE: config.ca.file }),
+    ...buildProxies(config, env),
   }
 }
 
-function natsUrl({ ports }: DeployConfig): string {
-  return `nats://127.0.0.1:${ports.nats}`
+/** Builds of functions go through the proxy that our own set-up uses, unless told otherwise. */
+function buildProxies({ proxy }: DeployConfig, env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const found: NodeJS.ProcessEnv = {}
+  for (const name of ['HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY']) {
+    const value = env[`SHOAL_${name}`] ?? proxy[name]
+    if (value !== undefined) found[`SHOAL_${name}`] = value
+  }
+  return found
+}
+
+function natsUrl({ ports, natsHost }: DeployConfig): string {
+  return `nats://${clientHost(natsHost)}:${ports.nats}`
 }
 
 function agentEnv(

@@ -46,9 +46,10 @@ export async function deploySamples(options: SamplesOptions, signal: AbortSignal
     const { tar, digest } = await packSample(name)
     const before = present.get(name)
     const ours = deployed[name]
-    if (before !== undefined) {
+    // One that never was rolled out is what a start that was cut off has left, not a person's.
+    if (before?.settings !== undefined) {
       if (before.latestRelease !== ours?.release) return
-      if (ours.source === digest && before.placement !== undefined) return
+      if (ours.source === digest && before.placements.length > 0) return
     }
     const source = { kind: 'archive', type: 'application/x-tar', body: tar } as const
     const { release } = await client.createRelease(name, { source, runtime }, ignore, signal)

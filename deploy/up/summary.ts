@@ -19,12 +19,12 @@ export async function summary(
   { config, engine, client }: SummaryOptions,
   signal: AbortSignal,
 ): Promise<string> {
-  const { ports, apiHost, data } = config
+  const { ports, apiHost, natsHost, data } = config
   const nodes = await client.nodes(signal)
   const functions = await client.functions(signal)
   const where = formatTable([
     ['part', 'where'],
-    ['nats-server', `127.0.0.1:${ports.nats}`],
+    ['nats-server', `${natsHost}:${ports.nats}`],
     ['controller', `http://${apiHost}:${ports.api}`],
     [
       'agent',

@@ -9,6 +9,7 @@ import { formatSeconds, type Output } from '../output.ts'
 import { checkPorts } from '../ports.ts'
 import { lockFolder } from './lock.ts'
 import { removeHandlers } from './leftover-handlers.ts'
+import { clientHost } from './client-host.ts'
 import { createParts, type Parts } from './parts.ts'
 import { deploySamples } from './samples.ts'
 import { waitForFunctions } from './settled.ts'
@@ -105,12 +106,6 @@ async function joinToken(client: ApiClient, signal: AbortSignal): Promise<string
 async function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return
   await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
-}
-
-/** Where a server that listens on `host` is reached from here. */
-function clientHost(host: string): string {
-  if (host === '0.0.0.0' || host === '::') return '127.0.0.1'
-  return host.includes(':') ? `[${host}]` : host
 }
 
 function warnAboutProcessEngine(why: string | undefined, out: Output): void {

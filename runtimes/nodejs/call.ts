@@ -52,6 +52,7 @@ interface Waiting {
  * ```
  * [open] --answer / fail--> [ended]
  *    \--start--> [started] --finish (all sent) / fail--> [ended]
+ * [open], [started] --cancel--> [cancelled] --release, or any of the above (at once unless held)--> [ended]
  * ```
  */
 export class Call {
@@ -63,6 +64,8 @@ export class Call {
   readonly whole: WholeBody | undefined
   ended = false
   started = false
+  /** The function works on it: when it is cancelled it ends by `release`, and its place is taken until then. */
+  held = false
   /** Told when the call is cancelled or lost. */
   onAbort: { aborted(reason: Error): void } | undefined
   /** Text written to stdout and stderr that no line feed has ended yet. */
@@ -70,6 +73,7 @@ export class Call {
   readonly #host: CallHost
   #abort: AbortController | undefined
   #aborted: Error | undefined
+  #cancelled: string | undefined
 
   #sendCredit: number
   #finishing = false
@@ -106,6 +110,11 @@ export class Call {
     const { lines } = this
     for (let at = 3; at < lines.length; at += 2) if (lines[at] === name) return lines[at + 1]
     return undefined
+  }
+
+  /** What log lines carry: an id that has been given back is no longer this call's. */
+  get logId(): number {
+    return this.ended ? 0 : this.id
   }
 
   /** Aborts when the call is cancelled. */
@@ -160,7 +169,7 @@ export class Call {
 
   /** Answers with a body that is there as a whole. */
   answer(status: number, head: string, body: string | Uint8Array | undefined): void {
-    if (this.ended || this.started || !this.#valid(status, head)) return
+    if (this.release() || this.started || !this.#valid(status, head)) return
     if (typeof body === 'string' && body.length <= TEXT_CHARS_MAX) {
       this.#host.flushPartialLines(this)
       this.#host.writer.responseText(this.id, END, status, head, body)
@@ -182,7 +191,7 @@ export class Call {
 
   /** Begins an answer whose body follows by `write`. */
   start(status: number, head: string): void {
-    if (this.ended || this.started || !this.#valid(status, head)) return
+    if (!this.wanted || this.started || !this.#valid(status, head)) return
     this.started = true
     this.#host.writer.responseBytes(this.id, 0, status, head, EMPTY, 0, 0)
   }
@@ -193,7 +202,7 @@ export class Call {
    * @param taken - called when they are all on their way; a source that waits for it never has more than these waiting
    */
   write(bytes: Uint8Array, taken?: () => void): void {
-    if (this.ended) {
+    if (!this.wanted) {
       // Not at once: a source that pays no heed to the end of the call must not turn for ever.
       if (taken !== undefined) setImmediate(taken)
       return
@@ -210,6 +219,7 @@ export class Call {
   }
 
   finish(): void {
+    if (this.release()) return
     this.#finishing = true
     this.#pump()
   }
@@ -226,6 +236,28 @@ export class Call {
     this.#host.flushPartialLines(this)
     this.#host.writer.text(TYPE.ERROR, this.id, kind, cut(message, LIMIT.textBytes))
     this.#end(new Error('the call has ended'))
+  }
+
+  /** Nobody waits for the answer any more: the function is told, and the call ends when the function lets go of it. */
+  cancel(message: string): void {
+    if (!this.wanted) return
+    this.#cancelled = message
+    this.#bodyEnded = true
+    const waiting = this.#dropWaiting()
+    this.abort(new Error(message))
+    wakeSources(waiting)
+    if (!this.held) this.release()
+  }
+
+  /** What a cancelled call used is free again. True when nothing more can be answered. */
+  release(): boolean {
+    if (this.#cancelled !== undefined) this.fail(KIND.CANCELLED, this.#cancelled)
+    return this.ended
+  }
+
+  /** Somebody waits for the answer. */
+  get wanted(): boolean {
+    return !this.ended && this.#cancelled === undefined
   }
 
   /** Tells the function to stop, without an answer. */
@@ -315,13 +347,23 @@ export class Call {
   /** @param early - why the call ends before its answer does: the function is told before its source is asked for more */
   #end(early?: Error): void {
     this.ended = true
+    const waiting = this.#dropWaiting()
+    this.#host.ended(this)
+    if (early !== undefined) this.abort(early)
+    wakeSources(waiting)
+  }
+
+  #dropWaiting(): readonly Waiting[] | undefined {
     const waiting = this.#waiting
     this.#waiting = undefined
     this.#waitingBytes = 0
-    this.#host.ended(this)
-    if (early !== undefined) this.abort(early)
-    if (waiting !== undefined) for (const { taken } of waiting) taken?.()
+    return waiting
   }
+}
+
+/** Lets the sources of what will not be sent go on: they find that nobody wants more. */
+function wakeSources(waiting: readonly Waiting[] | undefined): void {
+  if (waiting !== undefined) for (const each of waiting) each.taken?.()
 }
 
 const EMPTY = new Uint8Array(0)

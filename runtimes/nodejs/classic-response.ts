@@ -35,6 +35,8 @@ const SHORT_TYPES: Readonly<Record<string, string>> = {
 export class ClassicResponse extends Writable {
   statusCode = 200
   locals: Record<string, unknown> = {}
+  /** The function returned a promise: when that settles, it has let go of the call. */
+  promised = false
   readonly req: ClassicRequest
   readonly #call: Call
   #headers: Map<string, HeaderValue> | undefined
@@ -166,6 +168,7 @@ export class ClassicResponse extends Writable {
 
   override end(chunk?: unknown, encoding?: unknown, done?: unknown): this {
     if (this.#sent) return this
+    this.#call.release()
     const plain = typeof chunk === 'string' || chunk instanceof Uint8Array
     if (plain && encoding === undefined && !this.headersSent && this.writableLength === 0) {
       return this.#whole(chunk, '')
@@ -188,10 +191,17 @@ export class ClassicResponse extends Writable {
     done()
   }
 
-  /** The call was cancelled or its connection lost. */
+  /**
+   * The call was cancelled or its connection lost.
+   *
+   * A function without a promise lets go of the call by the end of its answer; one that listens for 'close', or has begun to
+   * write, is told by this, and mostly does not care to end what nobody reads.
+   */
   aborted(): void {
+    const told = this.listenerCount('close') + this.req.listenerCount('close') > 0
     this.req.destroy()
     this.destroy()
+    if (!this.promised && (told || this.#call.started)) this.#call.release()
   }
 
   #whole(body: string | Uint8Array, head: string): this {

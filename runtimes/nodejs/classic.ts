@@ -13,9 +13,11 @@ export function classicCaller(fn: ClassicFunction): (call: Call) => void {
     const req = new ClassicRequest(call, body)
     const res = new ClassicResponse(call, req)
     call.onAbort = res
+    call.held = true
     try {
       const result = fn(req, res, (error) => next(call, req, res, error))
       if (isThenable(result)) {
+        res.promised = true
         result.then(
           (value) => settled(call, value),
           (error: unknown) => failed(call, error),
@@ -63,7 +65,8 @@ function next(call: Call, req: ClassicRequest, res: ClassicResponse, error: unkn
 }
 
 function settled(call: Call, value: unknown): void {
-  if (call.ended || call.started || !(value instanceof Response)) return
+  call.held = false
+  if (call.release() || call.started || !(value instanceof Response)) return
   call.fail(
     KIND.BAD_ANSWER,
     "the function returned a Response, but CommonJS modules answer by res: add module.exports.contract = 'native', or use an ES module",
@@ -74,5 +77,5 @@ function failed(call: Call, error: unknown): void {
   const text = describe(error)
   // Behind the answer nobody can be told but the log.
   if (call.ended) process.stderr.write(`${text}\n`)
-  else call.fail(KIND.FUNCTION, text)
+  else if (!call.release()) call.fail(KIND.FUNCTION, text)
 }

@@ -240,7 +240,7 @@ function grant(call: Call | undefined, bytes: number): void {
 }
 
 function cancel(call: Call | undefined, reason: number): void {
-  call?.run(() => call.fail(KIND.CANCELLED, `cancelled: ${REASONS[reason] ?? 'no longer wanted'}`))
+  call?.run(() => call.cancel(`cancelled: ${REASONS[reason] ?? 'no longer wanted'}`))
 }
 
 const REASONS = ['the caller has gone', 'deadline passed', 'output too large', 'shutting down']

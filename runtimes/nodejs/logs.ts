@@ -57,7 +57,7 @@ export class Logs {
   text(stream: 0 | 1, text: string, level: number): void {
     const call = currentCall.getStore()
     const open = call !== undefined && !call.ended
-    const id = call?.id ?? 0
+    const id = call?.logId ?? 0
     const partial = open ? call.partial : this.#partial
     let rest = partial[stream] + text
     let from = 0

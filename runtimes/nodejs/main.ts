@@ -8,6 +8,7 @@ import { installLightResponse } from './light-response.ts'
 import { captureOutput, Logs } from './logs.ts'
 import { setContextLog } from './native.ts'
 import { Runner } from './runner.ts'
+import { printWarnings } from './warnings.ts'
 
 const complain = process.stderr.write.bind(process.stderr)
 const exit = process.exit.bind(process)
@@ -22,7 +23,8 @@ const runner = new Runner({
 })
 
 captureOutput(logs)
-setContextLog((call, level, text) => logs.line(call.id, level, text))
+printWarnings()
+setContextLog((call, level, text) => logs.line(call.logId, level, text))
 installLightRequest()
 installLightResponse()
 process.on('uncaughtException', (error) => runner.crashed(error))

@@ -82,6 +82,7 @@ export function nativeCaller(
       const request = new LightRequest(call)
       const result = fn(request, new CallContext(call, names.fn, names.release))
       if (result instanceof Promise) {
+        call.held = true
         result.then(
           (value) => respond(call, value),
           (error: unknown) => failed(call, error),
@@ -95,9 +96,10 @@ export function nativeCaller(
 }
 
 function respond(call: Call, value: unknown): void {
-  if (call.ended) {
-    // Nobody wants it any more, but what feeds its body has to stop.
+  if (!call.wanted) {
+    // What feeds its body has to stop.
     if (value instanceof Response) void value.body?.cancel().catch(() => undefined)
+    call.release()
     return
   }
   const light = LightResponse.partsOf(value)
@@ -125,10 +127,11 @@ async function stream(call: Call, response: Response): Promise<void> {
     return
   }
   const reader = body.getReader()
-  call.onAbort = {
-    aborted: (reason) => void reader.cancel(reason).catch(() => undefined),
-  }
+  call.held = true
+  const stopped = () => void call.release()
+  call.onAbort = { aborted: (reason) => void reader.cancel(reason).then(stopped, stopped) }
   const first = await reader.read()
+  if (!call.wanted) return
   if (first.done) {
     call.answer(status, head, undefined)
     return
@@ -142,10 +145,10 @@ async function stream(call: Call, response: Response): Promise<void> {
   call.start(status, head)
   await written(call, firstBytes)
   for (let part = await second; !part.done; part = await reader.read()) {
+    if (!call.wanted) return
     await written(call, toBytes(part.value))
-    if (call.ended) return
   }
-  call.finish()
+  if (call.wanted) call.finish()
 }
 
 /** True when the stream's end is known by the end of this turn of the loop: then one frame will do. */
@@ -177,5 +180,5 @@ function failed(call: Call, error: unknown): void {
   const text = describe(error)
   // Behind the answer nobody can be told but the log.
   if (call.ended) logLine(call, LEVEL.ERROR, text)
-  else call.fail(KIND.FUNCTION, text)
+  else if (!call.release()) call.fail(KIND.FUNCTION, text)
 }

@@ -124,7 +124,7 @@ export class Runner implements ConnectionOwner {
     const call = currentCall.getStore()
     const text = describe(error)
     if (call !== undefined) {
-      if (call.ended) this.logs.line(call.id, LEVEL.ERROR, text)
+      if (call.ended) this.logs.line(0, LEVEL.ERROR, text)
       else call.fail(KIND.FUNCTION, text)
       return
     }

@@ -1,6 +1,6 @@
 import { Type, type Static } from 'typebox'
 import { FunctionSettings } from './command.ts'
-import { Heartbeat, Inventory, LogLine, Reason } from './health.ts'
+import { Heartbeat, Inventory, LogLine, Reason, Refusal } from './health.ts'
 import { Arch, Digest, FunctionName, Labels, NodeId, ReleaseId, Runtime } from './names.ts'
 
 /** What the controller's API answers; the CLI and the compat adapters read the same schemas. */
@@ -68,7 +68,7 @@ export const Rollout = Type.Object({
 })
 export type Rollout = Static<typeof Rollout>
 
-/** Where a function's last done rollout put it: a node that joins later and matches gets it too. */
+/** Where a done rollout put a function: a node that joins later and matches gets it too. */
 export const Placement = Type.Object({
   selector: Type.String(),
   release: ReleaseId,
@@ -81,7 +81,8 @@ export const FunctionView = Type.Object({
   latestRelease: ReleaseId,
   /** Of the last rollout; absent before the first. */
   settings: Type.Optional(FunctionSettings),
-  placement: Type.Optional(Placement),
+  /** Oldest first; of several that match a node (and its architecture) the last counts. */
+  placements: Type.Array(Placement),
   /** Newest first. */
   releases: Type.Array(Release),
   nodes: Type.Array(
@@ -112,11 +113,17 @@ export const NodeView = Type.Object({
   boots: Type.Integer(),
   inventory: Type.Optional(Inventory),
   heartbeat: Type.Optional(Heartbeat),
-  refusal: Type.Optional(
-    Type.Object({ code: Type.String(), message: Type.String(), atMs: Type.Integer() }),
-  ),
+  refusal: Type.Optional(Refusal),
 })
 export type NodeView = Static<typeof NodeView>
+
+export const NewToken = Type.Object({
+  token: Type.String(),
+  expiresAtMs: Type.Integer(),
+  /** Why agents on other hosts cannot use it, and what to set. */
+  warning: Type.Optional(Type.String()),
+})
+export type NewToken = Static<typeof NewToken>
 
 export const AssignmentView = Type.Object({
   function: FunctionName,

@@ -2,10 +2,47 @@ import { Type, type Static } from 'typebox'
 import { LIMITS } from '../limits.ts'
 import { Digest, FunctionName, NodeId, ReleaseId, Runtime } from './names.ts'
 
-/** How a function runs on a node; the part of an assignment that an operator sets. */
+/**
+ * How a function runs on a node; the part of an assignment that an operator sets. What came after the first version is
+ * optional, so that commands kept from before still load; `scaleOf` tells what holds when it is absent.
+ */
 export const FunctionSettings = Type.Object(
   {
-    replicas: Type.Integer({ default: 1, minimum: 1, maximum: 64, description: 'Handlers' }),
+    replicas: Type.Integer({
+      default: 1,
+      minimum: 0,
+      maximum: LIMITS.replicasMax,
+      description: 'Handlers that are always there; 0: none while nobody calls',
+    }),
+    replicasMax: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: LIMITS.replicasMax,
+        description:
+          'Handlers as calls need them; absent: as `replicas`, at least 1 (isolation `fresh`: 8 more, those in use included)',
+      }),
+    ),
+    idleMs: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 604_800_000,
+        description:
+          'With `replicas` 0: after so long without a call the handler is paused; 0: never. Set to 300000 when absent',
+      }),
+    ),
+    removeMs: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 604_800_000,
+        description: 'A handler paused for so long is removed; absent: 3600000',
+      }),
+    ),
+    isolation: Type.Optional(
+      Type.Union([Type.Literal('shared'), Type.Literal('single'), Type.Literal('fresh')], {
+        description:
+          'shared (when absent): calls share handlers; single: one call at a time in each; fresh: each call has a handler of its own, and `replicas` are ready ahead',
+      }),
+    ),
     concurrency: Type.Integer({
       default: 64,
       minimum: 1,

@@ -6,7 +6,7 @@ export const FunctionState = Type.Union([
   Type.Literal('pending'), // known, nothing done yet
   Type.Literal('fetching'), // artifact on its way
   Type.Literal('starting'), // handlers start
-  Type.Literal('ready'), // all replicas of the desired release serve
+  Type.Literal('ready'), // the replicas that shall always be there serve, or it sleeps until it is called
   Type.Literal('degraded'), // some serve
   Type.Literal('failed'), // none of the desired release serves; `reason` says why; retried with backoff
 ])
@@ -30,7 +30,14 @@ export const FunctionReport = Type.Object({
     draining: Type.Optional(Type.Integer()),
     /** Unplanned ends since the agent started. */
     restarts: Type.Integer(),
+    /** Paused: of the desired release, while it sleeps, or of the one before, for a quick way back. */
+    paused: Type.Optional(Type.Integer()),
   }),
+  /** Starts that went wrong in a row, while there are any; and when the next one is due. */
+  failures: Type.Optional(Type.Integer()),
+  retryAtMs: Type.Optional(Type.Integer()),
+  /** Why it has fewer handlers than its calls need: `MEMORY_BUDGET`. */
+  limited: Type.Optional(Reason),
   /** Since the agent started. */
   calls: Type.Object({
     ok: Type.Integer(),
@@ -70,6 +77,16 @@ export const Inventory = Type.Object({
 })
 export type Inventory = Static<typeof Inventory>
 
+/** Why a node refused a command. */
+export const Refusal = Type.Object({
+  code: Type.String(),
+  message: Type.String(),
+  atMs: Type.Integer(),
+  /** Of the refused command, as far as that could be read; nothing vouches for it. */
+  generation: Type.Optional(Type.Integer()),
+})
+export type Refusal = Static<typeof Refusal>
+
 /** `shoal.v1.health.<id>`, every few seconds. */
 export const Heartbeat = Type.Object({
   node: NodeId,
@@ -79,6 +96,8 @@ export const Heartbeat = Type.Object({
   seq: Type.Integer({ minimum: 1 }),
   sentAtMs: Type.Integer(),
   uptimeMs: Type.Integer(),
+  /** Until the next one. Absent: as the controller expects it. */
+  everyMs: Type.Optional(Type.Integer({ minimum: 1, maximum: 3_600_000 })),
   /** Of the command kept, 0 for none. */
   generation: Type.Integer(),
   /** sha256 over the canonical list of [fn, release, settings] kept; the controller compares. */
@@ -104,9 +123,7 @@ export const Heartbeat = Type.Object({
     }),
   ),
   /** The last command that this node refused, until one is accepted. */
-  refusal: Type.Optional(
-    Type.Object({ code: Type.String(), message: Type.String(), atMs: Type.Integer() }),
-  ),
+  refusal: Type.Optional(Refusal),
 })
 export type Heartbeat = Static<typeof Heartbeat>
 

@@ -10,6 +10,8 @@ import { LogLine } from './health.ts'
 export const HelloReply = Type.Object({
   command: Type.Optional(Envelope),
   trust: Type.Optional(Type.Array(Envelope, { maxItems: 16 })),
+  /** The node was taken out of the fleet; its command is to run nothing. */
+  removed: Type.Optional(Type.Literal(true)),
 })
 export type HelloReply = Static<typeof HelloReply>
 

@@ -15,6 +15,7 @@ const echo: Invoker = {
   match: (path) => (path === 'echo' ? { fn: 'echo', rest: '' } : undefined),
   names: () => ['echo'],
   invoke: async ({ body }) => ({ status: 200, headers: [], body }),
+  start: ({ body }, _, resolve) => resolve({ status: 200, headers: [], body }),
   accept: async () => undefined,
 }
 

@@ -1,5 +1,9 @@
+-- POSTs as many bytes as the argument behind the URL says, default 100.
 wrk.method = "POST"
-wrk.body = string.rep("x", 100)
+
+init = function(args)
+  wrk.body = string.rep("x", tonumber(args[1] or "100"))
+end
 
 done = function(summary, latency)
   local failed = summary.errors.connect + summary.errors.read + summary.errors.write

@@ -5,12 +5,12 @@
  *   node test/bench/front.ts [--seconds 3] [--rounds 3] [--only http,coap,grpc]
  */
 import { spawnSync } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
 import { arch, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import autocannon from 'autocannon'
-import { type ChildScope, childScope } from '#test/process.ts'
+import { childScope } from '#test/process.ts'
 import { coapLoad, type Load, grpcLoad } from './front-load.ts'
+import { cpuMsOf, median, rssMiBOf, wrkLoad } from './front-measure.ts'
 
 const SERVER = new URL('front-server.ts', import.meta.url).pathname
 const BODY = Buffer.alloc(100, 'x')
@@ -40,7 +40,7 @@ const hasWrk = spawnSync('wrk', ['-v']).error === undefined
 
 async function httpLoad(port: number, ms: number): Promise<Load> {
   const url = `http://127.0.0.1:${port}/echo`
-  if (hasWrk) return wrkLoad(url, ms)
+  if (hasWrk) return wrkLoad(url, { seconds: ms / 1000, connections: 32, bytes: BODY.length })
   const result = await autocannon({
     url,
     method: 'POST',
@@ -55,33 +55,6 @@ async function httpLoad(port: number, ms: number): Promise<Load> {
     p99Ms: latency.p99,
     failed: non2xx + errors,
   }
-}
-
-async function wrkLoad(url: string, ms: number): Promise<Load> {
-  const script = new URL('front-wrk.lua', import.meta.url).pathname
-  const args = ['-t1', '-c32', `-d${Math.ceil(ms / 1000)}s`, '-s', script, url]
-  await using child = await childScope({ command: 'wrk', args, ready: isResult })
-  const load: Load = JSON.parse(child.readyLine)
-  return load
-}
-
-const isResult = (line: string): boolean => line.startsWith('{"callsPerSecond"')
-
-/** Resident memory of a server. */
-async function rssMiBOf({ pid }: ChildScope): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8')
-  return Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024)
-}
-
-/** Processor time a server has used so far: steadier than calls per second on a machine that others use too. */
-async function cpuMsOf({ pid }: ChildScope): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * 10 // In ticks of 1/100 s.
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 }
 
 const { values } = parseArgs({

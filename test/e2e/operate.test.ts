@@ -247,6 +247,22 @@ describe("an operator's day with the CLI", { timeout: 600_000 }, () => {
     assert.equal((await curl(`${at}/healthz`)).status, 200)
   })
 
+  it('a node that was removed comes back with its functions at the next start', async () => {
+    const { stdout } = await product.shoal('node', 'ls', '--json')
+    const { nodes }: { nodes: { id: string }[] } = JSON.parse(stdout)
+    const id = nodes[0]?.id ?? ''
+    assertDone(await product.shoal('node', 'rm', id))
+    assert.equal((await curl(product.url('/greet'), '-H', 'lab: north')).status, 404)
+    await product.stop()
+    await product.start()
+    await eventually(
+      async () => (await curl(product.url('/greet'), '-H', 'lab: north')).status === 200,
+      { timeoutMs: 30_000 },
+    )
+    const back = await product.shoal('node', 'show', id, '--json')
+    assertDone(back)
+  })
+
   it('removes one function, then wipes the rest', async () => {
     assertDone(await product.shoal('fn', 'rm', 'talker'))
     assert.equal((await curl(product.url('/talker'))).status, 404)

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { describe, it } from 'node:test'
+import { HandlerFolders } from '#agent/handlers/index.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import { stateDigest } from '#shared/state-digest.ts'
 import { subjects } from '#shared/subjects.ts'
@@ -111,30 +112,34 @@ describe('the agent as a process', () => {
     await using scope = await world()
     const { controller } = scope
     const functions = [await release(controller, 'upper', UPPER)]
-    const handlers = scope.folder.join('agent', 'h')
+    const folders = scope.folder.join('agent', 'h')
+    const handlers = async (): Promise<string[]> =>
+      (await HandlerFolders.open(folders)).read().records.map(({ id }) => id)
     let before: string[] = []
     {
       await using agent = await scope.start()
       await eventually(() => controller.hellos.length > 0)
       await controller.send(NODE, await controller.signed(NODE, 3, functions))
       await eventually(() => call(agent, 'upper', 'a'))
-      before = await readdir(handlers)
+      before = await handlers()
       assert.equal(before.length, 1)
+      await eventually(async () => (await readdir(folders)).length === 2)
       const startedMs = performance.now()
       const { code } = await agent.kill('SIGTERM')
       assert.equal(code, 0, agent.output())
       assert.ok(performance.now() - startedMs < 10_000)
+      assert.deepEqual(await readdir(folders), before, 'a spare does not outlive its agent')
     }
     await controller.nats.kill()
     {
       await using agent = await scope.start({ SHOAL_JOIN_TOKEN: '' })
       assert.equal(await call(agent, 'upper', 'offline'), 'OFFLINE')
-      assert.deepEqual(await readdir(handlers), before)
+      assert.deepEqual(await handlers(), before)
       await agent.kill('SIGKILL')
     }
     await using agent = await scope.start()
     assert.equal(await call(agent, 'upper', 'after a kill'), 'AFTER A KILL')
-    assert.deepEqual(await readdir(handlers), before)
+    assert.deepEqual(await handlers(), before)
     await controller.nats.start()
     await eventually(
       () => controller.hellos.at(-1)?.generation === 3 && controller.hellos.length > 1,

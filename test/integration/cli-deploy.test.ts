@@ -51,6 +51,12 @@ it('fn deploy packs, builds, rolls out, follows to the end and says how to call 
     'outbound',
     '--nodes',
     'site=north',
+    '--replicas-max',
+    '5',
+    '--idle',
+    '90s',
+    '--isolation',
+    'single',
   ]
   const ran = await shoal(peer, ['fn', 'deploy', folder.join('thermo'), ...settings, ...more])
   assert.equal(ran.code, 0, ran.err)
@@ -71,6 +77,9 @@ it('fn deploy packs, builds, rolls out, follows to the end and says how to call 
     selector: 'site=north',
     settings: {
       replicas: 3,
+      replicasMax: 5,
+      idleMs: 90_000,
+      isolation: 'single',
       env: { A: '1', B: 'x=y' },
       memoryMiB: 1024,
       cpus: 0.5,
@@ -194,6 +203,9 @@ it('what is no function folder is refused before anything is sent', async () => 
   await mkdir(folder.join('not a name'))
   await writeFile(folder.join('not a name/index.js'), '')
   assert.match(await refused(folder.join('not a name')), /pass --name/)
-  assert.match(await refused(folder.join('thermo'), '--replicas', '0'), /whole number from 1 to 64/)
+  assert.match(
+    await refused(folder.join('thermo'), '--replicas', '65'),
+    /whole number from 0 to 64/,
+  )
   assert.deepEqual(peer.calls, [])
 })

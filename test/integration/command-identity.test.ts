@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict'
 import * as fs from 'node:fs/promises'
 import { describe, it } from 'node:test'
-import { ensureIdentity, parseToken, type IdentityOptions } from '#agent/command/index.ts'
+import {
+  ensureIdentity,
+  forgetEnrolment,
+  parseToken,
+  type IdentityOptions,
+} from '#agent/command/index.ts'
 import { systemClock } from '#shared/clock.ts'
 import { Fault, type FaultCode } from '#shared/fault.ts'
 import { TestSigner } from '#test/signer.ts'
@@ -44,6 +49,18 @@ describe('enrolment', () => {
 
     assert.deepEqual(await enrol(folder.path, { joinToken: 'not looked at' }), identity)
     assert.equal(controller.joins.length, 1)
+  })
+
+  it('joins anew with the same key after it was removed, and needs a token for that', async () => {
+    await using controller = await TinyController.start()
+    await using folder = await tempFolder()
+    const before = await enrol(folder.path, { joinToken: controller.token() })
+    await forgetEnrolment({ folder: folder.path, fs })
+    await assert.rejects(enrol(folder.path, {}), /removed from the fleet.*shoal node token/)
+    const again = await enrol(folder.path, { joinToken: controller.token() })
+    assert.equal(again.seed, before.seed)
+    assert.equal(controller.joins.length, 2)
+    assert.deepEqual(await enrol(folder.path, {}), again)
   })
 
   it('goes on asking while the controller fails, always with the same key', async () => {

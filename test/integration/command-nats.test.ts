@@ -105,7 +105,6 @@ describe('a node and its controller', () => {
       ['no json', 'COMMAND_MALFORMED'],
       [{ payload: first.payload, signatures: [] }, 'COMMAND_MALFORMED'],
       [{ ...flipped, signatures: [signature] }, 'COMMAND_SIGNATURE'],
-      [first, 'COMMAND_REPLAYED'],
       [await controller.signed(NODE, 3), 'COMMAND_REPLAYED'],
       [other, 'COMMAND_AUDIENCE'],
       [expired, 'COMMAND_EXPIRED'],
@@ -116,6 +115,10 @@ describe('a node and its controller', () => {
       assert.equal(reply.generation, 4)
       assert.equal(node.keeper.refusal?.code, code)
     }
+    // The kept one once more is refused as well, and no news.
+    const again = await controller.send(NODE, first)
+    assert.equal(again.accepted ? 'accepted' : again.code, 'COMMAND_REPLAYED')
+    assert.equal(node.keeper.refusal?.code, 'COMMAND_EXPIRED')
     assert.equal(node.commands.length, 1)
   })
 

@@ -171,6 +171,35 @@ it('upload returns when the function answers; when it does not, 500, and a new o
   assert.equal((await tiny.upload(FN)).status, 500)
 })
 
+it('uploads of one name at the same time take their turns, and a failed one removes nothing of the next', async () => {
+  await using tiny = await tinyFaas()
+  tiny.peer.snapshots = [{ state: 'failed', nodes: rolloutNodes('failed') }]
+  const first = tiny.upload(FN)
+  const second = tiny.upload(FN)
+  assert.equal((await first).status, 500)
+  tiny.peer.snapshots = [{ state: 'done', nodes: rolloutNodes('ready') }]
+  await second
+  assert.equal((await tiny.upload(FN)).status, 200)
+  assert.equal(tiny.peer.functions.size, 1)
+})
+
+it('many uploads at once wait for each other, and none is refused', async () => {
+  await using tiny = await tinyFaas()
+  const names = Array.from({ length: 12 }, (_, index) => `fn${index}`)
+  const answers = await Promise.all(names.map((name) => tiny.upload({ ...FN, name })))
+  assert.deepEqual(
+    answers.map(({ status }) => status),
+    names.map(() => 200),
+  )
+})
+
+it('a function that was deployed another way is not replaced', async () => {
+  await using tiny = await tinyFaas()
+  tiny.peer.functions.set('sieve', apiFunction('sieve'))
+  assert.deepEqual(await tiny.upload(FN), { status: 500, ...EMPTY })
+  assert.equal(tiny.peer.calls.filter(({ method }) => method === 'POST').length, 0)
+})
+
 it('what tinyFaaS answers with 400, with 500 and with 404', async () => {
   await using tiny = await tinyFaas()
   const bad = { status: 400, ...EMPTY }
@@ -256,6 +285,9 @@ it('a web page is refused: this port knows no tokens, and browsers reach loopbac
   const page = ['-H', 'Origin: https://evil.example', '-H', 'Content-Type: text/plain']
   assert.deepEqual(await tiny.curl('/wipe', '--data', '', ...page), refused)
   assert.deepEqual(await tiny.curl('/list', '-H', 'Sec-Fetch-Site: same-origin'), refused)
+  // A name of the page's own that points here (DNS rebinding): same-origin for the browser.
+  assert.deepEqual(await tiny.curl('/list', '-H', 'Host: evil.example:8080'), refused)
+  assert.equal((await tiny.curl('/list', '-H', 'Host: localhost:8080')).status, 200)
 })
 
 it('more than an upload may hold is refused and not kept in memory', async () => {

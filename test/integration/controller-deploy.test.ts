@@ -55,6 +55,17 @@ it('a function is uploaded, rolled out by signed command, called, logged and del
   assert.equal(sent.get('x-mine'), 'yes')
   assert.equal(sent.has('authorization'), false, 'the bearer token is not for functions')
 
+  const asleep = await api.createRollout(
+    { function: 'site/thermo', settings: { replicas: 0 } },
+    signal(),
+  )
+  assert.equal(asleep.settings.idleMs, 300_000, 'it is put to sleep some time')
+  const wrong = { function: 'site/thermo', settings: { replicas: 3, replicasMax: 2 } }
+  await assert.rejects(api.createRollout(wrong, signal()), {
+    code: 'REQUEST_INVALID',
+    message: /settings\.replicasMax is 2, it must be at least 3/,
+  })
+
   const removal = await api.removeFunction('site/thermo', signal())
   assert.deepEqual(removal, { removed: ['site/thermo'], pending: [] })
   assert.deepEqual(node.kept.at(-1)?.functions, [])

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { stat } from 'node:fs/promises'
+import { stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -48,6 +48,17 @@ it('nodes get what they missed when NATS was away', async () => {
   await controller.nats?.start()
   await eventually(() => node.kept.length === 1, { timeoutMs: 20_000 })
   await eventually(async () => (await controller.api.rollout(id, signal())).state === 'done')
+})
+
+it('a second controller on the same folder is refused before it touches anything', async () => {
+  await using controller = await controllerScope()
+  const upload = join(controller.folder, 'controller/artifacts/tmp/under-way')
+  await writeFile(upload, 'x')
+  await assert.rejects(
+    childScope({ script: SCRIPT, env: { SHOAL_DATA: controller.folder, SHOAL_API_PORT: '0' } }),
+    /another controller runs on .*SHOAL_CONTROLLER_DATA/,
+  )
+  assert.ok(await stat(upload))
 })
 
 it('a port that is taken is named with the setting that changes it', async () => {

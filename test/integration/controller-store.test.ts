@@ -26,7 +26,7 @@ const release = (number: number, different: Partial<Release> = {}): Release => (
 
 async function fill(store: Store): Promise<void> {
   await store.transaction(async (tx) => {
-    await tx.putFunction({ name: 'sieve', createdAtMs: 1 })
+    await tx.putFunction({ name: 'sieve', createdAtMs: 1, placements: [] })
     await tx.putArtifact({ digest: digestOf('a'), bytes: 7, createdAtMs: 1 })
     await tx.putArtifact({ digest: digestOf('b'), bytes: 8, createdAtMs: 1 })
     await tx.insertRelease(release(1))
@@ -65,13 +65,13 @@ it('what was committed is there after a restart, exactly', async () => {
       },
     ],
   }
-  const placement = { selector: '*', release: 'r1-aaaaaaaa', settings }
+  const placements = [{ selector: '*', release: 'r1-aaaaaaaa', settings }]
   {
     await using store = SqliteStore.open(folder.join('shoal.db'))
     await fill(store)
     await store.transaction(async (tx) => {
       await tx.putRollout(rollout)
-      await tx.putFunction({ name: 'sieve', createdAtMs: 1, settings, placement })
+      await tx.putFunction({ name: 'sieve', createdAtMs: 1, settings, placements })
       await tx.putNodeCommand({
         node: 'n',
         generation: 3,
@@ -89,7 +89,7 @@ it('what was committed is there after a restart, exactly', async () => {
     name: 'sieve',
     createdAtMs: 1,
     settings,
-    placement,
+    placements,
   })
   assert.deepEqual(await store.releases('sieve'), [release(1)])
   assert.deepEqual(await store.assignments({ node: 'n' }), [
@@ -104,7 +104,7 @@ it('a transaction that throws changes nothing, and others never see it half done
   await using store = SqliteStore.open(folder.join('shoal.db'))
   const half = Promise.withResolvers<void>()
   const failing = store.transaction(async (tx) => {
-    await tx.putFunction({ name: 'sieve', createdAtMs: 1 })
+    await tx.putFunction({ name: 'sieve', createdAtMs: 1, placements: [] })
     assert.ok(await tx.function('sieve'), 'it sees its own')
     await half.promise
     throw new Error('changed my mind')
@@ -114,7 +114,7 @@ it('a transaction that throws changes nothing, and others never see it half done
   half.resolve()
   await assert.rejects(failing, /changed my mind/)
   assert.deepEqual(await store.functions(), [])
-  await store.transaction((tx) => tx.putFunction({ name: 'echo', createdAtMs: 1 }))
+  await store.transaction((tx) => tx.putFunction({ name: 'echo', createdAtMs: 1, placements: [] }))
   assert.equal((await store.functions()).length, 1)
 })
 
@@ -179,8 +179,8 @@ it('old releases go, except those that something refers to', async () => {
   await fill(store)
   await store.transaction(async (tx) => {
     for (let number = 2; number <= 8; number += 1) await tx.insertRelease(release(number))
-    const placement = { selector: '*', release: 'r2-aaaaaaaa', settings }
-    await tx.putFunction({ name: 'sieve', createdAtMs: 1, settings, placement })
+    const placements = [{ selector: '*', release: 'r2-aaaaaaaa', settings }]
+    await tx.putFunction({ name: 'sieve', createdAtMs: 1, settings, placements })
     await tx.putRollout({
       id: 'ro',
       function: 'sieve',

@@ -1,74 +1,27 @@
 import assert from 'node:assert/strict'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import {
-  newHandlerId,
-  type Engine,
-  type HandlerExit,
-  type HandlerSpec,
-} from '#agent/handlers/index.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Fault } from '#shared/fault.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
+import {
+  TICKING,
+  scriptSpec,
+  spareSpec,
+  ticks,
+  watching,
+  within,
+  type EngineBed,
+} from '#test/engine-bed.ts'
 import { eventually } from '#test/eventually.ts'
-
-/** What an implementation brings: engines over the same host, and runners that are the shell script `main.sh` of the bundle. */
-export interface EngineBed extends AsyncDisposable {
-  /** A new instance for an installation. `images: false`: one whose host has no runtimes. `socketPath`: of the daemon. */
-  engine(installation: string, options?: { images?: false; socketPath?: string }): Engine
-  /** The folder for handlers' folders. */
-  readonly root: string
-  /** An installation id of this test's own; everything with it is removed at the end. */
-  readonly installation: string
-}
-
-export type SpecChanges = Partial<Pick<HandlerSpec, 'limits' | 'network' | 'runtime'>>
-
-/** A handler that runs `script`. */
-export async function scriptSpec(
-  bed: Pick<EngineBed, 'root'>,
-  script: string,
-  changes: SpecChanges = {},
-): Promise<HandlerSpec> {
-  const id = newHandlerId()
-  const folder = join(bed.root, id)
-  const bundleFolder = join(bed.root, `bundle-${id}`)
-  await mkdir(join(folder, 'fn'), { recursive: true })
-  await mkdir(bundleFolder)
-  await writeFile(join(bundleFolder, 'main.sh'), script)
-  return {
-    id,
-    fn: 'site/thermo',
-    release: 'r1-0a1b2c3d',
-    runtime: 'binary',
-    folder,
-    bundleFolder,
-    limits: { memoryMiB: 32, cpus: 1, pids: 32 },
-    network: 'none',
-    specDigest: 'sha256:spec',
-    ...changes,
-  }
-}
-
-export function within(ms = 60_000): AbortSignal {
-  return AbortSignal.timeout(ms)
-}
-
-/** Watches until disposed; `exits` grows. */
-export function watching(engine: Engine): Disposable & { exits: HandlerExit[]; lost: Error[] } {
-  const exits: HandlerExit[] = []
-  const lost: Error[] = []
-  const watch = engine.watch(
-    (exit) => exits.push(exit),
-    (error) => lost.push(error),
-  )
-  return { exits, lost, [Symbol.dispose]: () => watch[Symbol.dispose]() }
-}
 
 /** What every engine promises; each implementation's own test file runs it. */
 export function engineConformance(kind: EngineKind, makeBed: () => Promise<EngineBed>): void {
   describe(`engine ${kind}: the promises of every engine`, () => {
     lifeTests(kind, makeBed)
+    pauseTests(makeBed)
+    spareTests(makeBed)
     endTests(makeBed)
     ownershipTests(makeBed)
     troubleTests(makeBed)
@@ -98,7 +51,7 @@ function lifeTests(kind: EngineKind, makeBed: () => Promise<EngineBed>): void {
     await engine.stop('neverexisted', 0, within())
   })
 
-  it('tells the handler its socket and its id, and shows it the bundle where INIT says', async () => {
+  it('tells the handler its socket and its id, and shows it its code where INIT says', async () => {
     await using bed = await makeBed()
     await using engine = bed.engine(bed.installation)
     const spec = await scriptSpec(
@@ -107,8 +60,8 @@ function lifeTests(kind: EngineKind, makeBed: () => Promise<EngineBed>): void {
     )
     await writeFile(join(spec.folder, 's'), '')
     await engine.start(spec, within())
-    const dir = engine.bundleDirInside(spec)
-    assert.equal(dir, kind === 'docker' ? '/shoal/fn' : spec.bundleFolder)
+    const dir = engine.codeDirInside(spec)
+    assert.equal(dir, kind === 'docker' ? '/shoal/fn' : join(spec.folder, 'fn'))
     await eventually(async () => {
       const lines = (await engine.tail(spec.id, 4096, within())).trim().split('\n')
       return lines[0] === spec.id && lines.includes('s') && lines.includes('fn')
@@ -157,6 +110,120 @@ function lifeTests(kind: EngineKind, makeBed: () => Promise<EngineBed>): void {
     assert.match(await engine.version(within()), /\d+\.\d+/)
     assert.deepEqual(await engine.runtimes(within()), ['binary'])
     assert.notEqual(await engine.identity('binary'), '')
+  })
+}
+
+function pauseTests(makeBed: () => Promise<EngineBed>): void {
+  it('holds a paused handler with all that it has forked, and lets it go on, however often it is told', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    const spec = await scriptSpec(bed, `(${TICKING}) & wait`)
+    await engine.start(spec, within())
+    await eventually(async () => (await ticks(engine, spec.id)) > 0)
+    for (let round = 0; round < 3; round++) {
+      await engine.pause(spec.id, within())
+      await engine.pause(spec.id, within())
+      assert.equal((await engine.list(within()))[0]?.state, 'paused')
+      const written = await ticks(engine, spec.id)
+      await sleep(200)
+      assert.equal(await ticks(engine, spec.id), written, 'it goes on')
+      await engine.unpause(spec.id, within())
+      await engine.unpause(spec.id, within())
+      assert.equal((await engine.list(within()))[0]?.state, 'running')
+      await eventually(async () => (await ticks(engine, spec.id)) > written)
+    }
+    await engine.stop(spec.id, 0, within())
+  })
+
+  it('stops a paused handler, politely and by force', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    for (const graceMs of [0, 20_000]) {
+      const spec = await scriptSpec(bed, `trap "exit 0" TERM; echo up; ${TICKING}`)
+      await engine.start(spec, within())
+      await eventually(async () => (await ticks(engine, spec.id)) > 0)
+      await engine.pause(spec.id, within())
+      const startedAtMs = performance.now()
+      await engine.stop(spec.id, graceMs, within())
+      assert.ok(performance.now() - startedAtMs < 10_000, 'waited for the whole grace')
+      assert.deepEqual(await engine.list(within()), [])
+    }
+  })
+
+  it('finds a handler paused that an earlier instance has paused, and does not take it for ended', async () => {
+    await using bed = await makeBed()
+    const spec = await scriptSpec(bed, TICKING)
+    {
+      await using first = bed.engine(bed.installation)
+      await first.start(spec, within())
+      await first.pause(spec.id, within())
+    }
+    await using second = bed.engine(bed.installation)
+    using watch = watching(second)
+    assert.equal((await second.list(within()))[0]?.state, 'paused')
+    await sleep(500)
+    assert.deepEqual(watch.exits, [])
+    await second.unpause(spec.id, within())
+    const written = await ticks(second, spec.id)
+    await eventually(async () => (await ticks(second, spec.id)) > written)
+    await second.stop(spec.id, 0, within())
+  })
+
+  it('cannot pause, wake or change what has ended or was never there, and says so', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    using watch = watching(engine)
+    const spec = await scriptSpec(bed, 'exit 0')
+    await engine.start(spec, within())
+    await eventually(() => watch.exits.length > 0)
+    const gone = { code: 'FUNCTION_EXITED' }
+    await assert.rejects(engine.pause(spec.id, within()), gone)
+    await assert.rejects(engine.pause('neverexisted', within()), gone)
+    await assert.rejects(engine.unpause('neverexisted', within()), gone)
+    await assert.rejects(engine.update('neverexisted', spec.limits, within()), gone)
+    await engine.stop(spec.id, 0, within())
+  })
+}
+
+function spareTests(makeBed: () => Promise<EngineBed>): void {
+  it('starts a spare: a handler like others, but listed without a function', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    using watch = watching(engine)
+    const script =
+      'echo "$SHOAL_HANDLER"; while [ ! -e "${SHOAL_SOCKET}.end" ]; do sleep 0.02; done; exit 4'
+    const spec = await spareSpec(bed, script)
+    await engine.startSpare(spec, within())
+    assert.deepEqual(await engine.list(within()), [{ id: spec.id, state: 'running' }])
+    await eventually(async () => (await engine.tail(spec.id, 100, within())).trim() === spec.id)
+    await engine.update(spec.id, { ...spec.limits, cpus: 0.5 }, within())
+    await writeFile(join(spec.folder, 's.end'), '')
+    const [exit] = await eventually(() => watch.exits.length > 0 && watch.exits)
+    assert.deepEqual(exit, { id: spec.id, exitCode: 4, oomKilled: false })
+    await engine.stop(spec.id, 0, within())
+    assert.deepEqual(await engine.list(within()), [])
+  })
+
+  it('shows a spare the files that come into its folder after its start', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    const script =
+      'cd "$(dirname "$SHOAL_SOCKET")"; while [ ! -e later/x ]; do sleep 0.02; done; cat later/x; sleep 600'
+    const spec = await spareSpec(bed, script)
+    await engine.startSpare(spec, within())
+    await mkdir(join(spec.folder, 'new'))
+    await writeFile(join(spec.folder, 'new', 'x'), 'seen\n')
+    await rename(join(spec.folder, 'new'), join(spec.folder, 'later'))
+    await eventually(async () => (await engine.tail(spec.id, 100, within())) === 'seen\n')
+    await engine.stop(spec.id, 0, within())
+  })
+
+  it('names the runtime of a spare that it cannot start', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    const spec = { ...(await spareSpec(bed, 'sleep 600')), runtime: 'python3' as const }
+    await assert.rejects(engine.startSpare(spec, within()), { code: 'IMAGE_MISSING' })
+    assert.deepEqual(await engine.list(within()), [])
   })
 }
 

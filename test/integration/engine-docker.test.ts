@@ -6,16 +6,11 @@ import { DockerEngine } from '#agent/handlers/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { busyboxImage } from '#test/busybox-image.ts'
 import { dockerScope, type DockerScope } from '#test/docker.ts'
+import { scriptSpec, spareSpec, watching, within, type EngineBed } from '#test/engine-bed.ts'
 import { eventually } from '#test/eventually.ts'
 import { socketRelay } from '#test/socket-relay.ts'
 import { tempFolder } from '#test/temp.ts'
-import {
-  engineConformance,
-  scriptSpec,
-  watching,
-  within,
-  type EngineBed,
-} from './engine-conformance.ts'
+import { engineConformance } from './engine-conformance.ts'
 
 let scope: DockerScope
 let image: string
@@ -142,6 +137,65 @@ describe('engine docker: the sandbox', () => {
   })
 })
 
+describe('engine docker: other limits for a handler that runs', () => {
+  it('kills it when it takes more memory than it may from now on', async () => {
+    await using bed = await dockerBed()
+    await using engine = bed.engine(bed.installation)
+    using watch = watching(engine)
+    const script =
+      'while [ ! -e /shoal/go ]; do sleep 0.02; done; exec dd if=/dev/zero of=/dev/null bs=60M count=1'
+    const limits = { memoryMiB: 256, cpus: 1, pids: 32 }
+    for (const memoryMiB of [128, 24]) {
+      const spec = { ...(await spareSpec(bed, script)), limits }
+      await engine.startSpare(spec, within())
+      await engine.update(spec.id, { ...limits, memoryMiB }, within())
+      await writeFile(join(spec.folder, 'go'), '')
+      const exit = await eventually(() => watch.exits.find(({ id }) => id === spec.id), {
+        timeoutMs: 30_000,
+      })
+      const survives = memoryMiB === 128
+      assert.deepEqual([exit.exitCode, exit.oomKilled], survives ? [0, false] : [137, true])
+    }
+  })
+
+  it('lets it have no more processes than it may from now on', async () => {
+    await using bed = await dockerBed()
+    await using engine = bed.engine(bed.installation)
+    const script = `while [ ! -e /shoal/go ]; do sleep 0.02; done
+       i=0; while [ $i -lt 20 ]; do sleep 600 & i=$((i+1)); done; echo all; sleep 600`
+    const limits = { memoryMiB: 64, cpus: 1, pids: 64 }
+    const spec = { ...(await spareSpec(bed, script)), limits }
+    await engine.startSpare(spec, within())
+    await engine.update(spec.id, { ...limits, pids: 8 }, within())
+    await writeFile(join(spec.folder, 'go'), '')
+    await eventually(async () => /fork/.test(await engine.tail(spec.id, 4096, within())))
+  })
+
+  it('has the engine keep exactly these, and refuses less memory than is in use', async () => {
+    await using bed = await dockerBed()
+    await using engine = bed.engine(bed.installation)
+    const spec = await spareSpec(
+      bed,
+      'x=$(dd if=/dev/zero bs=1M count=12 | cat -v); echo up; sleep 600',
+    )
+    await engine.startSpare({ ...spec, limits: { memoryMiB: 200, cpus: 1, pids: 32 } }, within())
+    await engine.update(spec.id, { memoryMiB: 90, cpus: 0.25, pids: 17 }, within())
+    const container = scope.docker.getContainer(`shoal-${spec.id}`)
+    const { HostConfig: host, Config: config } = await container.inspect()
+    const memory = 90 * 1024 * 1024
+    assert.deepEqual(
+      [host.Memory, host.MemorySwap, host.NanoCpus, host.PidsLimit, host.NetworkMode],
+      [memory, memory, 250_000_000, 17, 'none'],
+    )
+    assert.equal(config.Labels['shoal'], bed.installation)
+    assert.equal(config.Labels['shoal.spare'], 'binary')
+    assert.equal(config.Labels['shoal.fn'], undefined)
+    await eventually(async () => (await engine.tail(spec.id, 100, within())).includes('up'))
+    const less = engine.update(spec.id, { memoryMiB: 8, cpus: 0.25, pids: 17 }, within())
+    await assert.rejects(less, { code: 'HANDLER_START', message: /update/ })
+  })
+})
+
 describe('engine docker: when the daemon is out of reach', () => {
   it('says which socket does not answer', async () => {
     await using bed = await dockerBed()
@@ -163,8 +217,11 @@ describe('engine docker: when the daemon is out of reach', () => {
     const script = 'while [ ! -e /shoal/end ]; do sleep 0.05; done; exit 9'
     const spec = await scriptSpec(bed, script)
     const kept = await scriptSpec(bed, 'sleep 600')
+    const paused = await scriptSpec(bed, 'sleep 600')
     await engine.start(spec, within())
     await engine.start(kept, within())
+    await engine.start(paused, within())
+    await engine.pause(paused.id, within())
     await relay.cut()
     await eventually(() => watch.lost.length > 0)
     await assert.rejects(engine.list(within()), { code: 'ENGINE_UNAVAILABLE' })

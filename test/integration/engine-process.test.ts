@@ -2,23 +2,20 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { getPriority } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { ProcessEngine } from '#agent/handlers/index.ts'
 import { pidsWithEnvironment } from '#agent/handlers/process/index.ts'
+import { TICKING, scriptSpec, ticks, watching, within, type EngineBed } from '#test/engine-bed.ts'
 import { eventually } from '#test/eventually.ts'
 import { tempFolder } from '#test/temp.ts'
-import {
-  engineConformance,
-  scriptSpec,
-  watching,
-  within,
-  type EngineBed,
-} from './engine-conformance.ts'
+import { engineConformance } from './engine-conformance.ts'
 
 let beds = 0
 
-async function processBed(command = ['/bin/sh', 'main.sh']): Promise<EngineBed> {
+async function processBed(command = ['/bin/sh', 'fn/main.sh']): Promise<EngineBed> {
   const folder = await tempFolder()
   const root = folder.join('h')
   await mkdir(root)
@@ -106,8 +103,40 @@ describe('engine process: what only it does', () => {
     assert.deepEqual(processesOf(spec.id), [])
   })
 
+  it('pauses what a handler has forked into sessions of their own as well', async () => {
+    await using bed = await processBed()
+    await using engine = bed.engine(bed.installation)
+    const spec = await scriptSpec(bed, `setsid sh -c '${TICKING}' & sleep 600`)
+    await engine.start(spec, within())
+    await eventually(async () => (await ticks(engine, spec.id)) > 0)
+    await engine.pause(spec.id, within())
+    const written = await ticks(engine, spec.id)
+    await sleep(200)
+    assert.equal(await ticks(engine, spec.id), written, 'it goes on')
+    await engine.unpause(spec.id, within())
+    await eventually(async () => (await ticks(engine, spec.id)) > written)
+    await engine.stop(spec.id, 0, within())
+  })
+
+  it('changes the memory and the priority of all processes of a handler', async () => {
+    await using bed = await processBed()
+    await using engine = bed.engine(bed.installation)
+    const spec = await scriptSpec(bed, 'sleep 600 & echo up; sleep 600')
+    await engine.start(spec, within())
+    await eventually(async () => (await engine.tail(spec.id, 100, within())).includes('up'))
+    await engine.update(spec.id, { memoryMiB: 16, cpus: 0.5, pids: 32 }, within())
+    const pids = processesOf(spec.id)
+    assert.ok(pids.length >= 3)
+    for (const pid of pids) {
+      const limits = await readFile(`/proc/${pid}/limits`, 'utf8')
+      assert.match(limits, new RegExp(`Max data size +${(16 + 1024) * 1024 * 1024} `))
+      assert.equal(getPriority(pid), 10)
+    }
+    await engine.stop(spec.id, 0, within())
+  })
+
   it('limits open files and memory', async () => {
-    await using bed = await processBed([process.execPath, 'main.sh'])
+    await using bed = await processBed([process.execPath, 'fn/main.sh'])
     await using engine = bed.engine(bed.installation)
     using watch = watching(engine)
     const spec = await scriptSpec(

@@ -174,6 +174,36 @@ it('a deleted node is told to run nothing, and its id is never given to another 
   assert.equal(heir.id, 'edge-1-2')
 })
 
+it('a node that was away when it was deleted is told at its return, and gets no artifacts any more', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'edge-1' })
+  const { api } = controller
+  const { release } = await deploy(controller, 'sieve', 1)
+  await roll(controller, 'sieve')
+  const range = { digest: release.digest, offset: 0, bytes: 10 }
+  assert.equal((await node.fetchRange(range)).code, undefined)
+  await node.disconnect()
+  await eventually(async () => !(await api.node('edge-1', signal())).online)
+  await api.removeNode('edge-1', signal())
+  await node.connect()
+  assert.deepEqual(node.kept.at(-1)?.functions, [])
+  assert.equal((await node.fetchRange(range)).code, 'ARTIFACT_UNAVAILABLE')
+  await assert.rejects(api.node('edge-1', signal()), { code: 'NODE_UNKNOWN' })
+})
+
+it('a token that names only this host says so', async () => {
+  await using near = await controllerScope()
+  const { warning } = await near.api.createToken({}, signal())
+  assert.match(warning ?? '', /SHOAL_API_URL.*SHOAL_NATS_PUBLIC_URL/)
+  await using far = await controllerScope({
+    env: {
+      SHOAL_API_URL: 'http://edge.example:7420',
+      SHOAL_NATS_PUBLIC_URL: 'nats://edge.example:4222',
+    },
+  })
+  assert.equal((await far.api.createToken({}, signal())).warning, undefined)
+})
+
 it('a controller that comes back finds its nodes and goes on from the generation it had', async () => {
   await using controller = await controllerScope()
   await using node = await joinNode(controller, { name: 'edge-1' })

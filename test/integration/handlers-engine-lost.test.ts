@@ -48,7 +48,7 @@ describe('reconciler when the engine goes away', () => {
     assert.equal(await call(node.router, 'later'), 'later')
     await node.reconciler.settled(AbortSignal.timeout(30_000))
     const now = await direct.list(AbortSignal.timeout(10_000))
-    assert.deepEqual(now.map(({ fn }) => fn).toSorted(), ['ended', 'lasting', 'later'])
+    assert.deepEqual(now.map(({ fn }) => fn ?? '').toSorted(), ['ended', 'lasting', 'later'])
     const idOf = (list: typeof now, name: string) => list.find(({ fn }) => fn === name)?.id
     assert.equal(idOf(now, 'lasting'), idOf(before, 'lasting'))
   })

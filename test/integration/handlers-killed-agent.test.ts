@@ -4,8 +4,10 @@ import { readdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { HandlerFolders } from '#agent/handlers/index.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
+import { eventually } from '#test/eventually.ts'
 import { childScope, isReadyLine, type ChildScope } from '#test/process.ts'
 import {
   FolderSource,
@@ -23,6 +25,30 @@ const KILLS = 8
 
 for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
   describe(`an agent that is killed, engine ${kind}`, () => {
+    it('leaves no spare behind, neither one that waits nor one on its way', async () => {
+      await using bed = await nodeBed(kind)
+      const source = new FolderSource(join(bed.folder, 'artifacts'))
+      const hello = await assignmentOf(source, 'hello', answering('hello '))
+      await want(bed, [hello])
+      const spares = async (): Promise<number> => {
+        const handlers = await makeEngine(bed).list(AbortSignal.timeout(10_000))
+        return handlers.filter(({ fn }) => fn === undefined).length
+      }
+      {
+        await using agent = await startAgent(bed, isReadyLine)
+        await eventually(async () => (await spares()) === 2, { timeoutMs: 30_000 })
+        await agent.kill('SIGKILL')
+      }
+      assert.equal(await spares(), 2)
+      await using node = await startNode(bed)
+      node.reconciler.setDesired([hello])
+      await reported(node, 'hello', 'ready')
+      await eventually(async () => (await spares()) === 0)
+      await node.reconciler.settled(AbortSignal.timeout(60_000))
+      assert.equal((await readdir(join(bed.folder, 'h'))).length, 1)
+      assert.equal(await call(node.router, 'hello', 'again'), 'hello again')
+    })
+
     it('leaves handlers that the next one takes over as they are', async () => {
       await using bed = await nodeBed(kind)
       const source = new FolderSource(join(bed.folder, 'artifacts'))
@@ -32,12 +58,13 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         await using agent = await startAgent(bed, isReadyLine)
         await agent.kill('SIGKILL')
       }
-      const before = await idsOf(bed)
+      const before = await recordsOf(bed)
       await using node = await startNode(bed)
       node.reconciler.setDesired([hello])
       await reported(node, 'hello', 'ready')
       assert.equal(await call(node.router, 'hello', 'again'), 'hello again')
       await node.reconciler.settled(AbortSignal.timeout(60_000))
+      assert.deepEqual(await recordsOf(bed), before)
       assert.deepEqual(await idsOf(bed), before)
       assert.equal(before.length, 2)
     })
@@ -69,7 +96,9 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       await node.reconciler.settled(AbortSignal.timeout(60_000))
       const left = await makeEngine(bed).list(AbortSignal.timeout(10_000))
       const context = `waits ${waits.join()}`
-      const functions = left.map(({ fn }) => fn).toSorted()
+      // By the records: a handler that was a spare has no function on its label.
+      const folders = await HandlerFolders.open(join(bed.folder, 'h'))
+      const functions = Array.from(folders.read().records, ({ fn }) => fn).toSorted()
       assert.deepEqual(
         functions,
         ['hello', 'hello', ...names.filter((fn) => fn !== 'hello')].toSorted(),
@@ -96,6 +125,15 @@ async function want(bed: NodeBed, assignments: readonly Assignment[]): Promise<v
   const path = join(bed.folder, 'desired.json')
   await writeFile(`${path}.new`, JSON.stringify(assignments))
   await rename(`${path}.new`, path)
+}
+
+/** Handlers with a function: spares have no record. */
+async function recordsOf(bed: NodeBed): Promise<readonly string[]> {
+  const folders = await HandlerFolders.open(join(bed.folder, 'h'))
+  return folders
+    .read()
+    .records.map(({ id }) => id)
+    .toSorted()
 }
 
 async function idsOf(bed: NodeBed): Promise<readonly string[]> {

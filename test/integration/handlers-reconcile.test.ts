@@ -5,6 +5,7 @@ import { describe, it } from 'node:test'
 import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
+import { callers } from '#test/callers.ts'
 import { eventually } from '#test/eventually.ts'
 import {
   answering,
@@ -40,7 +41,7 @@ function deployTests(kind: EngineKind): void {
     node.reconciler.setDesired([hello])
     const report = await reported(node, 'site/hello', 'ready')
     assert.deepEqual(report.serving, [hello.release])
-    assert.deepEqual(report.handlers, { ready: 2, starting: 0, restarts: 0 })
+    assert.deepEqual(report.handlers, { ready: 2, starting: 0, restarts: 0, paused: 0 })
     assert.equal(await call(node.router, 'site/hello', 'you'), 'hello you')
     node.reconciler.setDesired([])
     await settle(node)
@@ -344,29 +345,4 @@ function adoptionTests(kind: EngineKind): void {
     )
     assert.deepEqual(await readdir(join(bed.folder, 'h')), [left[0]?.id])
   })
-}
-
-/** Calls in a loop from several sides until `end`. */
-function callers(node: ReconcileNode, fn: string) {
-  const answers = new Map<string, number>()
-  const failures: string[] = []
-  const ending = new AbortController()
-  const run = async (): Promise<void> => {
-    while (!ending.signal.aborted) {
-      try {
-        const answer = await call(node.router, fn)
-        answers.set(answer, (answers.get(answer) ?? 0) + 1)
-      } catch (error) {
-        failures.push(String(error))
-      }
-    }
-  }
-  const all = Promise.all(Array.from({ length: 8 }, run))
-  return {
-    async end() {
-      ending.abort()
-      await all
-      return { answers, failures }
-    },
-  }
 }

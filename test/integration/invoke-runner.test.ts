@@ -35,7 +35,7 @@ describe('a real runner', () => {
     await using runner = await RunnerProcess.start(`module.exports = (req, res) => {
       switch (req.path) {
         case '/throw': throw new TypeError('no')
-        case '/hang': return
+        case '/hang': return void req.on('close', () => undefined)
         case '/block': for (;;);
         case '/exit': process.exit(3)
         default: console.log('hello'); res.send('ok')

@@ -3,6 +3,7 @@ import { it } from 'node:test'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { AssignmentView, type RolloutNode } from '#shared/schemas/api.ts'
+import { Fault } from '#shared/fault.ts'
 import { controllerScope } from '#test/controller-scope.ts'
 import { deploy, joinNode, roll, signal } from '#test/deploy.ts'
 import { eventually } from '#test/eventually.ts'
@@ -56,7 +57,7 @@ it('a release that does not run fails the rollout, with the reason of each node'
   })
   assert.equal(good.kept.length, 1)
   const view = await controller.api.function('sieve', signal())
-  assert.equal(view.placement, undefined, 'what failed is no placement')
+  assert.deepEqual(view.placements, [], 'what failed is no placement')
   assert.deepEqual(
     view.nodes.map(({ node, state }) => [node, state]),
     [
@@ -163,8 +164,92 @@ it('a node that joins later and matches the placement gets the function; another
   await eventually(() => second.kept.at(-1)?.functions[0]?.fn === 'sieve')
   assert.equal(third.kept.length, 0)
   assert.equal(first.kept.length, 1)
-  const { placement } = await controller.api.function('sieve', signal())
-  assert.equal(placement?.selector, 'site=north')
+  const { placements } = await controller.api.function('sieve', signal())
+  assert.deepEqual(
+    placements.map(({ selector }) => selector),
+    ['site=north'],
+  )
+})
+
+it('a release for one node takes the function away from no later one', async () => {
+  await using controller = await controllerScope()
+  await using first = await joinNode(controller, { name: 'n-1' })
+  await deploy(controller, 'sieve', 1)
+  await roll(controller, 'sieve')
+  const { release: hotfix } = await deploy(controller, 'sieve', 2)
+  assert.equal((await roll(controller, 'sieve', { selector: 'n-1' })).state, 'done')
+  assert.equal(first.kept.at(-1)?.functions[0]?.release, hotfix.id)
+  await using second = await joinNode(controller, { name: 'n-2' })
+  await eventually(() => second.kept.length > 0)
+  assert.match(second.kept.at(-1)?.functions[0]?.release ?? '', /^r1-/)
+  assert.equal((await roll(controller, 'sieve')).state, 'done')
+  const { placements } = await controller.api.function('sieve', signal())
+  assert.deepEqual(
+    placements.map(({ selector, release }) => [selector, release]),
+    [['*', hotfix.id]],
+    'a rollout to all nodes says it all',
+  )
+})
+
+it('when a release fails, nodes go back to the one that worked, and offline ones never get it', async () => {
+  await using controller = await controllerScope()
+  await using here = await joinNode(controller, { name: 'here' })
+  await using away = await joinNode(controller, { name: 'away' })
+  const { release: good } = await deploy(controller, 'sieve', 1)
+  await roll(controller, 'sieve')
+  const { release: bad } = await deploy(controller, 'sieve', 2)
+  await away.disconnect()
+  await eventually(async () => !(await controller.api.node('away', signal())).online)
+  here.react = ({ release }) =>
+    release === bad.id
+      ? { state: 'failed', serving: [], reason: { code: 'FUNCTION_LOAD', message: 'line 1' } }
+      : {}
+  assert.equal((await roll(controller, 'sieve')).state, 'failed')
+  await eventually(() => here.kept.at(-1)?.functions[0]?.release === good.id)
+  await away.connect()
+  await eventually(async () => (await controller.api.node('away', signal())).online)
+  await eventually(() => away.generation > 1)
+  assert.ok(away.kept.every(({ functions }) => functions[0]?.release === good.id))
+})
+
+it('an old refusal of a node does not fail the next rollout', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'edge-1' })
+  await deploy(controller, 'sieve', 1)
+  await roll(controller, 'sieve')
+  const { generation } = node
+  node.different = { refusal: { code: 'COMMAND_REPLAYED', message: 'old', atMs: 1, generation } }
+  node.beat()
+  await eventually(
+    async () => (await controller.api.node('edge-1', signal())).refusal !== undefined,
+  )
+  node.answerAfterMs = 2_500
+  await deploy(controller, 'sieve', 2)
+  const { state, reason } = await roll(controller, 'sieve')
+  assert.deepEqual([state, reason], ['done', undefined])
+})
+
+it('an environment that no longer fits into the command of a node is refused before anything changes', async () => {
+  await using controller = await controllerScope()
+  await using node = await joinNode(controller, { name: 'edge-1' })
+  const { api } = controller
+  const env = { BIG: 'x'.repeat(30_000) }
+  const names = Array.from({ length: 24 }, (_, index) => `fn-${index}`)
+  const outcomes: string[] = []
+  for (const name of names) {
+    await deploy(controller, name, 1)
+    const rollout = api.createRollout({ function: name, settings: { env } }, signal())
+    outcomes.push(
+      await rollout.then(
+        ({ state }) => state,
+        (error: unknown) => Fault.from(error).code,
+      ),
+    )
+  }
+  assert.equal(outcomes.at(-1), 'CONFLICT')
+  await eventually(() => node.kept.at(-1)?.functions.length === outcomes.indexOf('CONFLICT'))
+  await deploy(controller, 'small', 1)
+  assert.equal((await roll(controller, 'small')).state, 'done', 'others are not held up')
 })
 
 it('a delete while rolling aborts the rollout', async () => {

@@ -26,6 +26,12 @@ const SUBJECTS: readonly Subject[] = [
   { fixture: 'binary', runtime: 'binary', blocks: 'nothing', exit: 'error', stdoutIsBody: true },
 ]
 
+/** Their functions are called when the request's body is there as a whole: no answer comes before. */
+const READ_WHOLE: ReadonlySet<string> = new Set(['nodejs-classic', 'python3', 'python3-async'])
+
+/** How often an id is used again, by what a call costs. */
+const ROUNDS = { nodejs: 400, python3: 200, binary: 60 } as const satisfies Record<Runtime, number>
+
 const HEADERS = ['x-one', 'eins', 'content-type', 'text/x-test']
 const META = [...HEADERS, 'shoal-request-id', 'req-1', 'shoal-protocol', 'coap']
 
@@ -98,6 +104,36 @@ function answers(subject: Subject): void {
     assert.deepEqual([answer.status, answer.text], [404, 'nothing here'])
     const at = answer.headers.indexOf('x-one')
     assert.equal(answer.headers[at + 1], 'two')
+  })
+
+  it('an id is free for the next call the moment its answer has ended', async () => {
+    await using scope = await start(subject)
+    const session = await scope.ready({ env: { SWITCH_INTERVAL_S: '0.000001' } })
+    // Where calls have threads of their own, threads that never wait come between any two steps of theirs.
+    const busy = async (): Promise<void> => {
+      for (;;) if ((await session.call({ path: '/block' })).error !== undefined) return
+    }
+    if (subject.blocks === 'nothing') for (let at = 0; at < 8; at += 1) void busy()
+    const rounds = ROUNDS[subject.runtime]
+    const readsWhole = READ_WHOLE.has(subject.fixture)
+    const again = async (id: number): Promise<void> => {
+      for (let round = 0; round < rounds; round += 1) {
+        const body = `${id} ${round}`
+        // Every third request ends by a frame of its own, behind the answer where that comes at once.
+        const split = round % 3 === 2
+        const call = session.track(id)
+        session.socket.write(encodeRequest(id, { path: split ? '/early' : '/echo', body }, !split))
+        if (split && readsWhole) session.send(TYPE.DATA, id, '', true)
+        const answer = await call.answer()
+        ok({ ...answer, text: answer.text.trim() }, split ? 'early' : body)
+        if (split && !readsWhole) session.send(TYPE.DATA, id, '', true)
+      }
+    }
+    const all = Promise.all(
+      Array.from({ length: 16 }, async (_, index) => again(index + 1_000_000)),
+    )
+    const outcome = await Promise.race([all, sleep(30_000, 'too late', { ref: false })])
+    assert.notEqual(outcome, 'too late', `${session.inFlight} calls without an answer`)
   })
 
   it('many calls run at once, also with the highest id', async () => {
@@ -257,6 +293,20 @@ function floods(subject: Subject): void {
     ]
     assert.deepEqual(own, expected)
   })
+
+  if (subject.stdoutIsBody !== true) {
+    it('what is written behind the answer is no line of a call: its id may be that of another by now', async () => {
+      await using scope = await start(subject)
+      const session = await scope.ready()
+      ok(await session.call({ path: '/log-late' }), 'ok')
+      await session.log(({ text }) => text === 'later')
+      const lines = session.logs.filter(({ text }) => text.startsWith('late'))
+      assert.deepEqual(lines, [
+        { id: 0, level: 1, text: 'late' },
+        { id: 0, level: 1, text: 'later' },
+      ])
+    })
+  }
 
   it('a flood of log lines to an agent that does not read drops the oldest and says so', async () => {
     await using scope = await start(subject)

@@ -252,3 +252,19 @@ describe('nodejs: the native contract', { timeout: 60_000 }, () => {
     assert.equal(await scope.exited, 70)
   })
 })
+
+describe('nodejs: warnings', { timeout: 60_000 }, () => {
+  it('an ES module without a package.json is no reason for one, others reach the log', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'nodejs',
+      fn: { 'index.js': `process.emitWarning('mind the gap'); ${native}` },
+    })
+    const session = await scope.ready()
+    assert.equal((await session.call()).text, 'native')
+    await session.log(({ text }) => text === 'Warning: mind the gap')
+    assert.deepEqual(
+      session.logs.filter(({ text }) => text.includes('package.json')),
+      [],
+    )
+  })
+})

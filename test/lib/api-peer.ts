@@ -156,7 +156,8 @@ export class ApiPeer implements AsyncDisposable {
       const release = await this.#build(call, name, log)
       const before = this.functions.get(name)
       const releases = [release, ...(before?.releases ?? [])]
-      this.functions.set(name, { nodes: [], ...before, name, latestRelease: release.id, releases })
+      const rest = { nodes: [], placements: [], ...before, name }
+      this.functions.set(name, { ...rest, latestRelease: release.id, releases })
       line({ type: 'release', release, cached: false })
     } catch (error) {
       const { code, message, details } = Fault.from(error)

@@ -45,6 +45,7 @@ export function apiFunction(name: string, changes: Partial<FunctionView> = {}): 
     name,
     latestRelease: RELEASE,
     settings: fullSettings({ replicas: 2, env: { SECRET: 'hunter2' } }),
+    placements: [],
     releases: [
       {
         id: RELEASE,

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { PassThrough, Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Body, Invocation, Invoker, Result } from '#agent/invoke/index.ts'
+import type { Body, CallerSignal, Invocation, Invoker, Result } from '#agent/invoke/index.ts'
 import { Fault, isFaultCode } from '#shared/fault.ts'
 
 export interface SeenCall {
@@ -150,6 +150,18 @@ export class TestInvoker implements Invoker {
     } finally {
       this.running--
     }
+  }
+
+  start(
+    invocation: Invocation,
+    caller: CallerSignal | undefined,
+    resolve: (result: Result) => void,
+    reject: (error: unknown) => void,
+  ): void {
+    const controller = new AbortController()
+    // For as long as the answer is a stream, too.
+    caller?.addEventListener('abort', { handleEvent: () => controller.abort(caller.reason) })
+    this.invoke(invocation, controller.signal).then(resolve, reject)
   }
 
   async accept(invocation: Invocation): Promise<void> {

@@ -17,6 +17,9 @@ export interface Watched {
 export class LaneScope {
   readonly runners: MemoryRunner[] = []
   readonly overruns: RunnerLink[] = []
+  readonly spent: RunnerLink[] = []
+  /** How often it was said that calls wait. */
+  demands = 0
   readonly logged: object[] = []
   readonly router: InvokeRouter
   readonly wheel: TimerWheel
@@ -41,7 +44,11 @@ export class LaneScope {
     this.lane = this.router.ensure(
       'echo',
       { ...LANE_SETTINGS, ...settings },
-      { onOverrun: (link) => this.overruns.push(link) },
+      {
+        onOverrun: (link) => this.overruns.push(link),
+        onDemand: () => (this.demands += 1),
+        onSpent: (link) => this.spent.push(link),
+      },
     )
   }
 
@@ -52,9 +59,9 @@ export class LaneScope {
   }
 
   /** A runner that takes calls. */
-  attached(release = 'r1-0a1b2c3d', concurrency?: number): MemoryRunner {
+  attached(release = 'r1-0a1b2c3d', concurrency?: number, callsMax?: number): MemoryRunner {
     const runner = this.runner()
-    this.lane.attach(runner.link, release, concurrency)
+    this.lane.attach(runner.link, release, concurrency, callsMax)
     return runner
   }
 

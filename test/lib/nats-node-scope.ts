@@ -68,6 +68,7 @@ export async function nodeScope(controller: TinyController, options: NodeScopeOp
     logs,
     inventory: async () => inventory,
     onCommand: (command) => void commands.push(command),
+    onRemoved: () => undefined,
     log,
   })
   const link = new NatsLink({

@@ -54,9 +54,14 @@ export interface RunOptions {
   readonly stdin?: string
 }
 
-/** A product that has not been started yet. Disposing stops it and fails when a container of it is left. */
+/**
+ * A product that has not been started yet. Disposing stops it and fails when a container of it is left.
+ *
+ * @param tree - the checkout that is run; default: this one
+ */
 export async function productScope(
   extra: Readonly<Record<string, string>> = {},
+  tree: string = ROOT,
 ): Promise<ProductScope> {
   const stack = new AsyncDisposableStack()
   const { path: data } = stack.use(await tempFolder())
@@ -78,7 +83,7 @@ export async function productScope(
       })
   }
   const run = (command: string, args: readonly string[], options: RunOptions = {}) =>
-    runProgram(command, args, { ...options, env })
+    runProgram(command, args, { cwd: tree, ...options, env })
   return {
     data,
     ports,
@@ -87,10 +92,10 @@ export async function productScope(
     async start() {
       const startedAt = performance.now()
       child = await childScope({
-        script: join(ROOT, 'deploy/start.mjs'),
+        script: join(tree, 'deploy/start.mjs'),
         args: ['start'],
         env,
-        cwd: ROOT,
+        cwd: tree,
         ready: (line) => line.startsWith('ready in '),
         readyTimeoutMs: READY_TIMEOUT_MS,
       })
@@ -110,7 +115,7 @@ export async function productScope(
       if (pid === undefined) throw new Error(`${part} does not run`)
       return pid
     },
-    shoal: (...args) => run(process.execPath, [join(ROOT, 'controller/cli/shoal.mjs'), ...args]),
+    shoal: (...args) => run(process.execPath, [join(tree, 'controller/cli/shoal.mjs'), ...args]),
     run,
     url: (path) => `http://127.0.0.1:${ports.http}${path}`,
     containers,

@@ -11,7 +11,7 @@ import { startNode } from './reconcile-scope.ts'
 const parent = process.ppid
 const [kind, folder = '', installation = ''] = process.argv.slice(2)
 if (kind !== 'docker' && kind !== 'process') throw new TypeError('engine: docker or process')
-const node = await startNode({ kind, folder, installation })
+const node = await startNode({ kind, folder, installation }, { spares: 2 })
 
 let wanted = ''
 let reported = ''

@@ -103,7 +103,7 @@ export function makeEngine({
   installation,
   dockerSocket = '/var/run/docker.sock',
 }: NodeOptions): Engine {
-  const command = [process.execPath, '--disable-warning=MODULE_TYPELESS_PACKAGE_JSON', RUNNER]
+  const command = [process.execPath, RUNNER]
   const images: ImagesSource = {
     load: async () =>
       kind === 'docker' ? testImages() : { arch: 'amd64', process: { nodejs: { command } } },
@@ -154,6 +154,7 @@ export async function startNode(
     log,
     onLog: (line) => lines.push(line),
     onStarted: (_, took) => timings.push(took),
+    keepMs: 0,
     ...changes,
   })
   const close = async (removeHandlers: boolean): Promise<void> => {

@@ -20,11 +20,7 @@ let builtRunner: Promise<string> | undefined
 /** The command line of a runtime's runner, from this checkout. */
 export async function runnerCommand(runtime: Runtime): Promise<readonly string[]> {
   if (runtime === 'nodejs') {
-    return [
-      process.execPath,
-      '--disable-warning=MODULE_TYPELESS_PACKAGE_JSON',
-      join(ROOT, 'runtimes/nodejs/main.ts'),
-    ]
+    return [process.execPath, join(ROOT, 'runtimes/nodejs/main.ts')]
   }
   if (runtime === 'python3') return ['python3', '-B', join(ROOT, 'runtimes/python3/main.py')]
   return [await (builtRunner ??= binaryRunner())]

@@ -59,6 +59,8 @@ export class TestNode implements AsyncDisposable {
   react: Reaction = () => ({})
   /** When set, every command is refused with this. */
   refuseWith: { code: string; message: string } | undefined
+  /** Commands are kept, and answered, this much later. */
+  answerAfterMs = 0
   /** What the next heartbeats say differently. */
   different: Partial<Heartbeat> = {}
   logLines: LogLine[] = []
@@ -115,6 +117,7 @@ export class TestNode implements AsyncDisposable {
       })
     }
     on(subjects.command(this.id), async (message) => {
+      await sleep(this.answerAfterMs)
       message.respond(JSON.stringify(await this.receive(message.json())))
       this.beat()
     })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { finished } from 'node:stream/promises'
 import { it } from 'node:test'
 import { OutputLines } from '../../controller/build/output-lines.ts'
-import { Slots } from '../../controller/build/slots.ts'
+import { Slots } from '../../controller/slots.ts'
 
 const LIMITS = { linesMax: 5, lastLines: 2 }
 
@@ -36,7 +36,7 @@ it('a line without an end does not grow for ever', async () => {
 })
 
 it('slots: no more at once than allowed, the rest in order, too many are refused', async (t) => {
-  const slots = new Slots(1, 2)
+  const slots = new Slots(1, 2, 'builds')
   const order: number[] = []
   const gate = Promise.withResolvers<void>()
   const first = slots.run(() => gate.promise, t.signal)
@@ -54,7 +54,7 @@ it('slots: no more at once than allowed, the rest in order, too many are refused
 })
 
 it('slots: who stops waiting gives up its place, and the slot is not lost', async (t) => {
-  const slots = new Slots(1, 2)
+  const slots = new Slots(1, 2, 'builds')
   const gate = Promise.withResolvers<void>()
   const first = slots.run(() => gate.promise, t.signal)
   const leaver = new AbortController()

@@ -12,7 +12,8 @@ import { exitCodeOf } from '../../controller/cli/exit-codes.ts'
 import { ProgressBlock, type Output } from '../../controller/cli/output.ts'
 import { rolloutLines, rolloutSummary } from '../../controller/cli/rollout-view.ts'
 import { bytesText, durationText, table } from '../../controller/cli/table.ts'
-import { apiFunction, apiNode, apiRollout } from '#test/api-views.ts'
+import { apiFunction, apiNode, apiRollout, fullSettings } from '#test/api-views.ts'
+import { heartbeatOf, reportOf } from '#test/heartbeat.ts'
 
 interface TextOutput extends Output {
   text: string
@@ -31,6 +32,7 @@ function output(tty = false, columns = 80): TextOutput {
 }
 
 const NOW_MS = 1_700_000_000_000
+const RELEASE = 'r2-abababab'
 
 it('a table is as wide as its cells, without spaces at the ends of lines', () => {
   assert.equal(
@@ -159,11 +161,12 @@ it('functions are listed by name with what serves them', () => {
       { node: 'n2', release: 'r2-abababab', state: 'offline' },
     ],
   })
-  const text = functionTable(output(), [fn, apiFunction('echo')], fn.releases[0]?.createdAtMs ?? 0)
+  const echo = apiFunction('echo', { settings: fullSettings({ replicas: 0, replicasMax: 4 }) })
+  const text = functionTable(output(), [fn, echo], fn.releases[0]?.createdAtMs ?? 0)
   assert.equal(
     text,
     'NAME    RUNTIME  RELEASE      READY  REPLICAS  RELEASED\n' +
-      'echo    nodejs   r2-abababab  0/0    2         0.0 s ago\n' +
+      'echo    nodejs   r2-abababab  0/0    0-4       0.0 s ago\n' +
       'thermo  nodejs   r2-abababab  1/2    2         0.0 s ago\n',
   )
 })
@@ -194,6 +197,25 @@ it('a node that refuses its command says why', () => {
   const text = nodeText(apiNode('n1', { refusal }), NOW_MS)
   assert.match(text, /refused its last command: COMMAND_SIGNATURE: no signature holds/)
   assert.match(text, /ports: HTTP 8000, CoAP 5683, gRPC 0/)
+})
+
+it('a node shows what sleeps, what is tried again when, and what has too little memory', () => {
+  const handlers = { ready: 0, starting: 0, restarts: 0 }
+  const functions = [
+    reportOf('sleeper', RELEASE, { handlers: { ...handlers, paused: 1 } }),
+    reportOf('broken', RELEASE, {
+      handlers,
+      state: 'failed',
+      reason: { code: 'FUNCTION_LOAD', message: 'no such module\nat line 1' },
+      failures: 4,
+      retryAtMs: NOW_MS + 3_000,
+    }),
+    reportOf('large', RELEASE, { limited: { code: 'MEMORY_BUDGET', message: 'no room' } }),
+  ]
+  const text = nodeText(apiNode('n1', { heartbeat: heartbeatOf('n1', { functions }) }), NOW_MS)
+  assert.match(text, /^sleeper +ready .*0\+0, 1 paused/m)
+  assert.match(text, /FUNCTION_LOAD: no such module \(failed 4 times, next try in 3\.0 s\)/)
+  assert.match(text, /^large .*MEMORY_BUDGET: no room/m)
 })
 
 it('the doctor puts what to do under each finding', () => {

@@ -2,10 +2,12 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import {
   duration,
+  durationOrNever,
   envPairs,
   functionName,
   headerPairs,
   integer,
+  isolation,
   memory,
   network,
   positive,
@@ -52,6 +54,21 @@ const ROWS: Row[] = [
       ['7d', 604_800_000],
     ],
     bad: ['', '0', 's', '5 parsecs', '-1s'],
+  },
+  {
+    name: 'duration or never',
+    read: durationOrNever,
+    good: [
+      ['never', 0],
+      ['5m', 300_000],
+    ],
+    bad: ['', '0', 'ever'],
+  },
+  {
+    name: 'isolation',
+    read: isolation,
+    good: [['fresh', 'fresh']],
+    bad: ['', 'none'],
   },
   {
     name: 'memory',

@@ -136,7 +136,6 @@ describe('a keeper', () => {
       code: 'COMMAND_AUDIENCE',
       envelope: () => signer.signCommand(commandFor('edge-2', 9)),
     },
-    { name: 'the same generation', code: 'COMMAND_REPLAYED', envelope: () => sign(5) },
     { name: 'an older generation', code: 'COMMAND_REPLAYED', envelope: () => sign(4) },
     {
       name: 'another command of the same generation',
@@ -171,6 +170,24 @@ describe('a keeper', () => {
       assert.equal(disk.operations, before)
     })
   }
+
+  it('says which generation it refused, as far as that can be read', async () => {
+    const keeper = await open(new SimulatedDisk())
+    await keeper.receive(await sign(5))
+    await keeper.receive(await sign(4))
+    assert.equal(keeper.refusal?.generation, 4)
+    await keeper.receive('junk')
+    assert.equal(keeper.refusal?.generation, undefined)
+  })
+
+  it('the kept command once more is answered COMMAND_REPLAYED, and is nothing to report', async () => {
+    const keeper = await open(new SimulatedDisk())
+    await keeper.receive(await sign(5))
+    const reply = await keeper.receive(await sign(5))
+    assert.equal(reply.accepted ? '' : reply.code, 'COMMAND_REPLAYED')
+    assert.equal(reply.generation, 5)
+    assert.equal(keeper.refusal, undefined)
+  })
 
   it('the next command that it accepts ends the refusal', async () => {
     const keeper = await open(new SimulatedDisk())

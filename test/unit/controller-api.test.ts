@@ -77,8 +77,13 @@ const refusals: readonly Refusal[] = [
   { name: 'a field of the wrong type', ...rollout({ function: 3 }), says: ['function'] },
   {
     name: 'a setting out of bounds',
-    ...rollout({ function: 'sieve', settings: { replicas: 0 } }),
-    says: ['settings.replicas', '1'],
+    ...rollout({ function: 'sieve', settings: { replicas: -1 } }),
+    says: ['settings.replicas', '0'],
+  },
+  {
+    name: 'an isolation that there is not',
+    ...rollout({ function: 'sieve', settings: { isolation: 'total' } }),
+    says: ['settings.isolation'],
   },
   {
     name: 'text is no number in a JSON body',

@@ -31,6 +31,7 @@ function builderWith(changes: {
     functions: () => [],
     host: async () => host,
     probe: () => undefined,
+    everyMs: 5_000,
     ...changes,
   })
 }

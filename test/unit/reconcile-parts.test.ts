@@ -27,15 +27,19 @@ describe('survey', () => {
         observed('end', 'exited'),
         observed('new', 'created'),
         observed('bare', 'running'),
+        observed('rest', 'paused'),
       ],
-      folderIds: ['run', 'end', 'new', 'empty'],
-      records: [record('run'), record('end'), record('new')],
+      folderIds: ['run', 'end', 'new', 'empty', 'rest'],
+      records: [record('run'), record('end'), record('new'), record('rest')],
       expectedIds: new Set(),
       knownIds: new Set(),
     })
     assert.deepEqual(
-      result.found.map(({ id }) => id),
-      ['run'],
+      result.found.map(({ record: { id }, paused }) => [id, paused]),
+      [
+        ['run', false],
+        ['rest', true],
+      ],
     )
     assert.deepEqual(result.orphanIds, ['bare', 'empty', 'end', 'new'])
     assert.deepEqual(result.ended, [])
@@ -74,6 +78,7 @@ describe('specDigestOf', () => {
       { env: { A: '1' } },
       { concurrency: 2 },
       { timeoutMs: 77 },
+      { isolation: 'fresh' },
     ]
     const digests = [{}, ...others].map((settings) => specDigestOf(assignment(settings), 'image'))
     digests.push(specDigestOf(assignment(), 'another image'))
@@ -82,7 +87,14 @@ describe('specDigestOf', () => {
 
   it('is the same for settings that only the agent applies, and for any order of variables', () => {
     const digest = specDigestOf(assignment({ env: { A: '1', B: '2' } }), 'image')
-    const same = { env: { B: '2', A: '1' }, replicas: 9, queue: 1, errors: 'tinyfaas' } as const
+    const scale = {
+      replicas: 9,
+      replicasMax: 10,
+      idleMs: 5,
+      removeMs: 6,
+      isolation: 'shared',
+    } as const
+    const same = { env: { B: '2', A: '1' }, ...scale, queue: 1, errors: 'tinyfaas' } as const
     assert.equal(specDigestOf(assignment(same), 'image'), digest)
   })
 })

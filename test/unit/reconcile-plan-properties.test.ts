@@ -20,6 +20,7 @@ class World {
   handlers: Mutable<ActualHandler>[] = []
   orphans: string[] = []
   engine: Actual['engine'] = 'present'
+  giveUp: string[] = []
   starts = 0
 
   actual(): Actual {
@@ -34,7 +35,9 @@ class World {
     }
     const known = this.desired !== undefined || this.handlers.length > 0 || routing !== undefined
     const functions = known ? [fn] : []
-    return { engine: this.engine, functions, orphans: this.orphans.map((id) => ({ id })) }
+    const { engine } = this
+    const orphans = this.orphans.map((id) => ({ id }))
+    return { engine, functions, orphans, giveUp: new Set(this.giveUp) }
   }
 
   plan(): Step[] {
@@ -56,9 +59,10 @@ class World {
       case 'start':
         this.handlers.push({
           id: `h${this.starts++}`,
-          spec: this.desired?.spec ?? '',
+          spec: (isFallback(step) ? this.desired?.fallback?.spec : this.desired?.spec) ?? '',
           phase: 'starting',
-          proven: false,
+          proven: isFallback(step),
+          memoryMiB: 1,
         })
         break
       case 'adopt':
@@ -72,6 +76,14 @@ class World {
         break
       case 'stop':
         if (one) one.phase = 'stopping'
+        break
+      case 'pause':
+        assert.ok(one?.phase === 'drained' && one.pausable, 'only what has no calls is paused')
+        one.phase = 'pausing'
+        break
+      case 'resume':
+        assert.ok(one?.phase === 'paused' || (one?.phase === 'drained' && one.pausable))
+        one.phase = 'starting'
         break
       case 'forget':
         break
@@ -87,9 +99,11 @@ class World {
     this.handlers = this.handlers.filter(({ phase }) => phase !== 'stopping')
     for (const one of this.handlers) {
       if (one.phase === 'starting') Object.assign(one, { phase: 'ready' })
-      if (one.phase === 'draining') one.phase = 'drained'
+      if (one.phase === 'draining') Object.assign(one, { phase: 'drained', pausable: true })
+      if (one.phase === 'pausing') Object.assign(one, { phase: 'paused', pausedUntilMs: 1 })
     }
-    if (this.handlers.some(({ phase }) => phase === 'serving')) this.failures = 0
+    const { spec } = this.desired ?? {}
+    if (this.handlers.some((one) => one.phase === 'serving' && one.spec === spec)) this.failures = 0
   }
 }
 
@@ -102,6 +116,8 @@ const PHASES: readonly HandlerPhase[] = [
   'serving',
   'draining',
   'drained',
+  'pausing',
+  'paused',
   'dead',
   'stopping',
 ]
@@ -111,6 +127,8 @@ const handlers = fc.array(
     spec: fc.constantFrom('a', 'b', 'c'),
     phase: fc.constantFrom(...PHASES),
     proven: fc.boolean(),
+    spent: fc.integer({ min: 0, max: 5 }).map((n) => n === 0),
+    pausedUntilMs: fc.constantFrom(0, 1),
     suspect: fc.constantFrom(
       undefined,
       undefined,
@@ -123,12 +141,23 @@ const handlers = fc.array(
 )
 
 const wish = fc.option(
-  fc.record({
-    fn: fc.constant('f'),
-    spec: fc.constantFrom('a', 'b', 'c', undefined),
-    replicas: fc.integer({ min: 1, max: 4 }),
-    routing: fc.constantFrom('r', 's'),
-  }),
+  fc
+    .record({
+      fn: fc.constant('f'),
+      spec: fc.constantFrom('a', 'b', 'c', undefined),
+      replicas: fc.integer({ min: 0, max: 4 }),
+      replicasMin: fc.constant(0),
+      memoryMiB: fc.constant(1),
+      sleeps: fc.boolean(),
+      keeps: fc.boolean(),
+      fallback: fc.constantFrom(undefined, 'a', 'b'),
+      routing: fc.constantFrom('r', 's'),
+    })
+    .map(({ fallback, ...rest }): Desired => {
+      // As in life: nothing falls back to itself.
+      if (fallback === undefined || fallback === rest.spec) return rest
+      return Object.assign(rest, { fallback: { spec: fallback, retryAtMs: 0 } })
+    }),
   { nil: undefined },
 )
 
@@ -139,18 +168,25 @@ const world = fc
     routing: fc.constantFrom(undefined, 'r', 's'),
     failures: fc.integer({ min: 0, max: 3 }),
     orphans: fc.subarray(['x', 'y']),
+    giveUp: fc.subarray(['g0', 'g1', 'g2']),
     handlers,
   })
   .map((start) => {
     const made = new World()
     Object.assign(made, start)
-    made.handlers = start.handlers.map(({ suspect, proven, ...one }, index) => ({
-      ...one,
-      id: `g${index}`,
-      // As in life: only what has served is under suspicion.
-      proven: proven || one.phase === 'serving' || one.phase === 'found',
-      ...(suspect === undefined || one.phase !== 'serving' ? {} : { suspect }),
-    }))
+    made.handlers = start.handlers.map(
+      ({ suspect, proven, spent, pausedUntilMs, ...one }, index) => ({
+        ...one,
+        id: `g${index}`,
+        memoryMiB: 1,
+        // As in life: only what has served is under suspicion, or paused.
+        proven: proven || ['found', 'serving', 'pausing', 'paused'].includes(one.phase),
+        ...(spent && one.phase === 'serving' ? { spent: true as const } : {}),
+        ...(one.phase === 'paused' ? { pausedUntilMs } : {}),
+        ...(one.phase === 'drained' && pausedUntilMs === 1 ? { pausable: true as const } : {}),
+        ...(suspect === undefined || one.phase !== 'serving' ? {} : { suspect }),
+      }),
+    )
     return made
   })
 
@@ -164,8 +200,18 @@ describe('plan, whatever the state it meets', () => {
         const steps = converge(node)
         assert.deepEqual(steps, [], 'still planning')
         assert.deepEqual(node.orphans, [])
-        const phases = node.handlers.map(({ phase }) => phase)
         const { desired } = node
+        // Asleep, or kept: at most one of the wanted release, and one of an older one.
+        const paused = node.handlers.filter(({ phase }) => phase === 'paused')
+        assert.ok(paused.filter(({ spec }) => spec === desired?.spec).length <= 6)
+        if (desired?.spec !== undefined) {
+          assert.ok(paused.filter(({ spec }) => spec !== desired.spec).length <= 1)
+        }
+        const gone = paused.filter(
+          ({ id, pausedUntilMs }) => node.giveUp.includes(id) || pausedUntilMs === 0,
+        )
+        assert.deepEqual(gone, [])
+        const phases = node.handlers.map(({ phase }) => phase).filter((phase) => phase !== 'paused')
         if (desired === undefined) {
           assert.deepEqual([phases, node.routing], [[], undefined])
         } else if (desired.spec !== undefined) {
@@ -173,7 +219,12 @@ describe('plan, whatever the state it meets', () => {
             phases,
             Array.from({ length: desired.replicas }, () => 'serving'),
           )
-          assert.ok(node.handlers.every(({ spec, suspect }) => spec === desired.spec && !suspect))
+          const serving = node.handlers.filter(({ phase }) => phase === 'serving')
+          assert.ok(
+            serving.every(
+              ({ spec, suspect, spent }) => spec === desired.spec && !suspect && !spent,
+            ),
+          )
           assert.equal(node.routing, desired.routing)
         }
         converged++
@@ -196,7 +247,7 @@ describe('plan, whatever the state it meets', () => {
             const gone = new Set(leaving.map((step) => ('id' in step ? step.id : '')))
             taken += before.filter(({ id }) => gone.has(id)).length
             const { desired } = node
-            if (desired !== undefined && before.length > 0) {
+            if (desired !== undefined && desired.replicas > 0 && before.length > 0) {
               const left = before.filter(({ id }) => !gone.has(id))
               assert.ok(left.length > 0, JSON.stringify({ node, steps }))
               const old = before.filter(({ id, spec }) => gone.has(id) && spec !== desired.spec)
@@ -220,9 +271,14 @@ describe('plan, whatever the state it meets', () => {
         for (const next of [node.desired, ...wishes]) {
           node.desired = next
           for (let round = 0; round < 3; round++) {
+            const before = sound(node)
             const steps = node.plan()
-            const starts = steps.filter(({ kind }) => kind === 'start').length
+            const again = steps.filter(isFallback)
+            const starts = steps.filter((step) => step.kind === 'start' && !isFallback(step)).length
             started += starts
+            // What served before comes back alone, and only in trouble.
+            assert.ok(again.length <= (node.failures > 0 ? 1 : 0))
+            if (again.length > 0) assert.deepEqual(before, [])
             for (const step of steps) node.apply(step)
             const { desired } = node
             const opening = node.handlers.filter(
@@ -235,9 +291,10 @@ describe('plan, whatever the state it meets', () => {
                 JSON.stringify(node),
               )
               const current = node.handlers.filter(
-                ({ spec, phase, suspect }) =>
+                ({ spec, phase, suspect, spent }) =>
                   spec === desired.spec &&
                   !suspect &&
+                  !spent &&
                   ['starting', 'ready', 'serving'].includes(phase),
               )
               assert.ok(starts === 0 || current.length <= desired.replicas)
@@ -285,6 +342,12 @@ function converge(node: World): Step[] {
   return steps
 }
 
+function isFallback(step: Step): boolean {
+  return step.reason === 'fallback'
+}
+
 function sound(node: World): readonly ActualHandler[] {
-  return node.handlers.filter(({ phase, suspect }) => phase === 'serving' && suspect === undefined)
+  return node.handlers.filter(
+    ({ phase, suspect, spent }) => phase === 'serving' && suspect === undefined && spent !== true,
+  )
 }

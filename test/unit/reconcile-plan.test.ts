@@ -1,52 +1,11 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import {
-  plan,
-  type Actual,
-  type ActualFunction,
-  type ActualHandler,
-  type Desired,
-  type Step,
-} from '#agent/reconcile/index.ts'
-
-const NOW = 1_000
-
-function want(changes: Partial<Desired> = {}): Desired {
-  return { fn: 'f', spec: 'new', replicas: 1, routing: 'r', ...changes }
-}
-
-function have(
-  handlers: readonly ActualHandler[],
-  changes: Partial<ActualFunction> = {},
-): ActualFunction {
-  const common = { bundle: 'present', routing: 'r', failures: 0, retryAtMs: 0 } as const
-  return { fn: 'f', handlers, ...common, ...changes }
-}
-
-function handler(
-  id: string,
-  phase: ActualHandler['phase'],
-  changes: Partial<ActualHandler> = {},
-): ActualHandler {
-  const proven = phase === 'serving' || phase === 'found'
-  return { id, spec: 'new', phase, proven, ...changes }
-}
-
-function node(functions: readonly ActualFunction[], changes: Partial<Actual> = {}): Actual {
-  return { engine: 'present', functions, orphans: [], ...changes }
-}
-
-interface Row {
-  readonly name: string
-  readonly desired: readonly Desired[]
-  readonly actual: Actual
-  /** `kind id reason`, without what is not there. */
-  readonly steps: readonly string[]
-}
+import { plan } from '#agent/reconcile/index.ts'
+import { handler, have, node, NOW_MS, text, want, type PlanRow } from '#test/plan-builders.ts'
 
 const old = { spec: 'old', proven: true } as const
 
-const ROWS: readonly Row[] = [
+const ROWS: readonly PlanRow[] = [
   {
     name: 'nothing wanted, nothing there: nothing to do',
     desired: [],
@@ -152,13 +111,13 @@ const ROWS: readonly Row[] = [
   {
     name: 'after a failure nothing is started before its time',
     desired: [want()],
-    actual: node([have([], { failures: 2, retryAtMs: NOW + 1 })]),
+    actual: node([have([], { failures: 2, retryAtMs: NOW_MS + 1 })]),
     steps: [],
   },
   {
     name: 'after a failure one is tried, however many are wanted',
     desired: [want({ replicas: 3 })],
-    actual: node([have([], { failures: 2, retryAtMs: NOW })]),
+    actual: node([have([], { failures: 2, retryAtMs: NOW_MS })]),
     steps: ['start missing'],
   },
   {
@@ -170,7 +129,7 @@ const ROWS: readonly Row[] = [
   {
     name: 'a fetch that failed is not repeated before its time either',
     desired: [want()],
-    actual: node([have([], { bundle: 'absent', failures: 3, retryAtMs: NOW + 5 })]),
+    actual: node([have([], { bundle: 'absent', failures: 3, retryAtMs: NOW_MS + 5 })]),
     steps: [],
   },
   {
@@ -260,8 +219,8 @@ const ROWS: readonly Row[] = [
     actual: node([
       have(
         [
-          handler('a', 'drained', { retryAtMs: NOW + 1 }),
-          handler('b', 'drained', { retryAtMs: NOW }),
+          handler('a', 'drained', { retryAtMs: NOW_MS + 1 }),
+          handler('b', 'drained', { retryAtMs: NOW_MS }),
         ],
         {
           routing: undefined,
@@ -281,19 +240,13 @@ const ROWS: readonly Row[] = [
 describe('plan', () => {
   for (const row of ROWS) {
     it(row.name, () => {
-      assert.deepEqual(plan(row.desired, row.actual, NOW).map(text), row.steps)
+      assert.deepEqual(plan(row.desired, row.actual, NOW_MS).map(text), row.steps)
     })
   }
 
   it('plans functions by name, whatever order they come in', () => {
     const desired = ['b', 'c', 'a'].map((fn) => want({ fn }))
-    const names = plan(desired, node([]), NOW).map((step) => ('fn' in step ? step.fn : ''))
+    const names = plan(desired, node([]), NOW_MS).map((step) => ('fn' in step ? step.fn : ''))
     assert.deepEqual([...new Set(names)], ['a', 'b', 'c'])
   })
 })
-
-function text(step: Step): string {
-  return [step.kind, 'id' in step ? step.id : '', step.reason]
-    .filter((part) => part !== '')
-    .join(' ')
-}

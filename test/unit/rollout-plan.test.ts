@@ -9,63 +9,10 @@ import {
 } from '#controller/rollout/index.ts'
 import type { RolloutNodeRow, RolloutRow } from '#controller/store/index.ts'
 import { reportOf } from '#test/heartbeat.ts'
-import { settingsOf } from '#test/settings.ts'
+import { fact, failed, kept, node, previous, R1, R2, ready, rollout } from '#test/rollout-rows.ts'
 
 const NOW = 50_000
 const OPTIONS: PlanOptions = { graceMs: 10_000, finalGraceMs: 1_500 }
-const R2 = 'r2-22222222'
-const R1 = 'r1-11111111'
-const settings = settingsOf()
-const previous = { release: R1, settings }
-
-/** A fact that says: nothing has happened yet. */
-const fact = (different: Partial<NodeFact> = {}): NodeFact => ({
-  enrolled: true,
-  presence: 'online',
-  sentGeneration: 0,
-  acceptedGeneration: 0,
-  reportGeneration: 0,
-  ...different,
-})
-const kept = (different: Partial<NodeFact> = {}): NodeFact =>
-  fact({
-    issuedGeneration: 5,
-    sentGeneration: 5,
-    acceptedGeneration: 5,
-    reportGeneration: 5,
-    ...different,
-  })
-const ready = kept({ report: reportOf('sieve', R2) })
-const failed = (code: string): NodeFact =>
-  kept({
-    report: reportOf('sieve', R2, {
-      state: 'failed',
-      serving: [],
-      reason: { code, message: 'no' },
-    }),
-  })
-
-const node = (name: string, different: Partial<RolloutNodeRow> = {}): RolloutNodeRow => ({
-  node: name,
-  state: 'pending',
-  sinceMs: 40_000,
-  ...different,
-})
-const rollout = (
-  nodes: readonly RolloutNodeRow[],
-  different: Partial<RolloutRow> = {},
-): RolloutRow => ({
-  id: 'ro',
-  function: 'sieve',
-  release: R2,
-  selector: '*',
-  settings,
-  state: 'rolling',
-  createdAtMs: 40_000,
-  deadlineAtMs: 100_000,
-  nodes,
-  ...different,
-})
 
 interface NodeCase {
   readonly name: string
@@ -154,6 +101,15 @@ const nodeCases: readonly NodeCase[] = [
       generation: 5,
       troubleSinceMs: NOW,
     },
+  },
+  {
+    name: 'a refusal of an earlier command does not count',
+    fact: fact({
+      issuedGeneration: 5,
+      sentGeneration: 5,
+      refusal: { code: 'COMMAND_REPLAYED', message: 'old', generation: 4 },
+    }),
+    after: { ...same, state: 'sent', generation: 5 },
   },
   {
     name: 'an old refusal does not count once the command is kept',
@@ -265,6 +221,32 @@ const rolloutCases: readonly RolloutCase[] = [
     state: 'failed',
     reason: 'a: HANDLER_START: no; b: FUNCTION_LOAD: no',
     effects: [],
+  },
+  {
+    name: 'failed: nodes that are not ready go back to what they had, if anything',
+    nodes: {
+      a: [{ state: 'failed', troubleSinceMs: 1, previous }, failed('HANDLER_START')],
+      b: [{ previous }, ready],
+      c: [{ previous }, offline],
+      d: [{}, offline],
+    },
+    state: 'failed',
+    reason: 'a: HANDLER_START: no',
+    effects: [
+      {
+        kind: 'return',
+        nodes: [
+          node('a', {
+            state: 'failed',
+            reason: { code: 'HANDLER_START', message: 'no' },
+            previous,
+            generation: 5,
+            troubleSinceMs: 1,
+          }),
+          node('c', { state: 'offline', sinceMs: NOW, previous }),
+        ],
+      },
+    ],
   },
   {
     name: 'failed beyond the grace but trying again just now: not yet',

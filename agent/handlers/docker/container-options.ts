@@ -1,5 +1,5 @@
 import type { ContainerCreateOptions } from 'dockerode'
-import type { HandlerSpec } from '../engine.ts'
+import type { HandlerLimits, HandlerSpec, SpareSpec } from '../engine.ts'
 
 /** Keys of the labels on every container; the value of `shoal` is the installation's id. */
 export const LABELS = {
@@ -8,11 +8,14 @@ export const LABELS = {
   release: 'shoal.release',
   handler: 'shoal.handler',
   spec: 'shoal.spec',
+  /** The runtime of a handler that was started as a spare, in place of function, release and spec. */
+  spare: 'shoal.spare',
 } as const
 
 /** `nobody`-like numeric user: no image needs an entry in its passwd for it. */
 export const HANDLER_USER = '65532:65532'
-export const BUNDLE_INSIDE = '/shoal/fn'
+const FOLDER_INSIDE = '/shoal'
+export const CODE_INSIDE = `${FOLDER_INSIDE}/fn`
 
 const MIB = 1024 * 1024
 const TMPFS_MIB_MAX = 64
@@ -27,7 +30,7 @@ export function containerName(handlerId: string): string {
 }
 
 export interface ContainerInput {
-  readonly spec: HandlerSpec
+  readonly spec: HandlerSpec | SpareSpec
   readonly installation: string
   /** Image id, `sha256:...`. */
   readonly image: string
@@ -48,7 +51,6 @@ export function containerOptions({
   image,
   runtime,
 }: ContainerInput): ContainerCreateOptions & { name: string } {
-  const memoryBytes = spec.limits.memoryMiB * MIB
   const tmpfsMiB = Math.max(4, Math.min(TMPFS_MIB_MAX, Math.floor(spec.limits.memoryMiB / 2)))
   return {
     name: containerName(spec.id),
@@ -57,25 +59,19 @@ export function containerOptions({
     Env: ['SHOAL_SOCKET=/shoal/s', `SHOAL_HANDLER=${spec.id}`, 'HOME=/tmp', 'TMPDIR=/tmp'],
     Labels: {
       [LABELS.installation]: installation,
-      [LABELS.fn]: spec.fn,
-      [LABELS.release]: spec.release,
       [LABELS.handler]: spec.id,
-      [LABELS.spec]: spec.specDigest,
+      ...purposeLabels(spec),
     },
     HostConfig: {
-      NetworkMode: spec.network === 'outbound' ? 'bridge' : 'none',
+      NetworkMode: 'network' in spec && spec.network === 'outbound' ? 'bridge' : 'none',
       ReadonlyRootfs: true,
       CapDrop: ['ALL'],
       SecurityOpt: ['no-new-privileges'],
-      PidsLimit: spec.limits.pids,
-      Memory: memoryBytes,
-      // Equal to Memory: no swap at all, so the limit means what it says.
-      MemorySwap: memoryBytes,
-      NanoCpus: Math.round(spec.limits.cpus * 1e9),
+      ...limitOptions(spec.limits),
       Tmpfs: { '/tmp': `${TMPFS_OPTIONS},size=${tmpfsMiB}m` },
       ShmSize: 4 * MIB,
       // `Mounts` and not `Binds`: a source that is missing is an error, not a new folder of root's.
-      Mounts: [readOnly(spec.folder, '/shoal'), readOnly(spec.bundleFolder, BUNDLE_INSIDE)],
+      Mounts: [{ Type: 'bind', Source: spec.folder, Target: FOLDER_INSIDE, ReadOnly: true }],
       LogConfig: { Type: 'json-file', Config: { 'max-size': '1m', 'max-file': '1' } },
       RestartPolicy: { Name: 'no' },
       // Else what a function's children leave behind stays as zombies, which count against its pids. The binary runner reaps.
@@ -90,8 +86,20 @@ export function containerOptions({
   }
 }
 
-type Mount = NonNullable<NonNullable<ContainerCreateOptions['HostConfig']>['Mounts']>[number]
+/** Of a new container, and for the engine's `update`. */
+export function limitOptions({ memoryMiB, cpus, pids }: HandlerLimits) {
+  const memoryBytes = memoryMiB * MIB
+  return {
+    PidsLimit: pids,
+    Memory: memoryBytes,
+    // Equal to Memory: no swap at all, so the limit means what it says.
+    MemorySwap: memoryBytes,
+    NanoCpus: Math.round(cpus * 1e9),
+  }
+}
 
-function readOnly(source: string, target: string): Mount {
-  return { Type: 'bind', Source: source, Target: target, ReadOnly: true }
+function purposeLabels(spec: HandlerSpec | SpareSpec): Record<string, string> {
+  if (!('fn' in spec)) return { [LABELS.spare]: spec.runtime }
+  const { fn, release, specDigest } = spec
+  return { [LABELS.fn]: fn, [LABELS.release]: release, [LABELS.spec]: specDigest }
 }

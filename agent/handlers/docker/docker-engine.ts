@@ -3,10 +3,31 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import Docker from 'dockerode'
 import { Fault } from '#shared/fault.ts'
 import { RUNTIMES, type Runtime } from '#shared/schemas/names.ts'
-import type { Engine, HandlerExit, HandlerSpec, ObservedHandler } from '../engine.ts'
+import type {
+  Engine,
+  HandlerExit,
+  HandlerLimits,
+  HandlerSpec,
+  ObservedHandler,
+  SpareSpec,
+} from '../engine.ts'
 import type { ImagesSource } from '../images-file.ts'
-import { BUNDLE_INSIDE, LABELS, containerName, containerOptions } from './container-options.ts'
-import { engineFault, limited, messageOf, statusOf, unless } from './docker-errors.ts'
+import {
+  CODE_INSIDE,
+  LABELS,
+  containerName,
+  containerOptions,
+  limitOptions,
+} from './container-options.ts'
+import {
+  changeFault,
+  engineFault,
+  isDoneAlready,
+  limited,
+  startFault,
+  unless,
+  type Change,
+} from './docker-errors.ts'
 import { ExitWatch } from './exit-watch.ts'
 import { demultiplex } from './logs.ts'
 
@@ -45,8 +66,8 @@ export class DockerEngine implements Engine {
     this.#docker = new Docker({ socketPath: options.socketPath })
   }
 
-  bundleDirInside(): string {
-    return BUNDLE_INSIDE
+  codeDirInside(): string {
+    return CODE_INSIDE
   }
 
   async identity(runtime: Runtime): Promise<string> {
@@ -79,9 +100,7 @@ export class DockerEngine implements Engine {
       const state = stateOf(container.State)
       observed.push({
         id,
-        fn: container.Labels[LABELS.fn] ?? '',
-        release: container.Labels[LABELS.release] ?? '',
-        specDigest: container.Labels[LABELS.spec] ?? '',
+        ...purposeOf(container.Labels),
         state,
         ...(state === 'exited' ? await this.#exit(id, signal) : {}),
       })
@@ -90,22 +109,29 @@ export class DockerEngine implements Engine {
   }
 
   async start(spec: HandlerSpec, signal: AbortSignal): Promise<void> {
-    const image = await this.#image(spec.runtime)
-    const { installation, runtime } = this.#options
-    const options = containerOptions({ spec, installation, image, runtime })
-    try {
-      signal.throwIfAborted()
-      // Not given up with the caller: the engine would make the container all the same, and later than we could remove it.
-      const container = await this.#call('create', SLOW_MS, this.#closed.signal, (abortSignal) =>
-        this.#docker.createContainer({ ...options, abortSignal }),
-      )
-      for (const watch of this.#watches) watch.add(spec.id)
-      await this.#call('start', SLOW_MS, signal, (abortSignal) => container.start({ abortSignal }))
-    } catch (error) {
-      // Also when the caller gave up: the engine may have made the container all the same.
-      await this.#remove(spec.id, AbortSignal.timeout(QUICK_MS)).catch(() => undefined)
-      throw startFault(error, spec, image)
-    }
+    await this.#start(spec, signal)
+  }
+
+  async startSpare(spec: SpareSpec, signal: AbortSignal): Promise<void> {
+    await this.#start(spec, signal)
+  }
+
+  async update(id: string, limits: HandlerLimits, signal: AbortSignal): Promise<void> {
+    await this.#change('update', id, signal, (container, abortSignal) =>
+      container.update({ ...limitOptions(limits), abortSignal }),
+    )
+  }
+
+  async pause(id: string, signal: AbortSignal): Promise<void> {
+    await this.#change('pause', id, signal, (container, abortSignal) =>
+      container.pause({ abortSignal }),
+    )
+  }
+
+  async unpause(id: string, signal: AbortSignal): Promise<void> {
+    await this.#change('unpause', id, signal, (container, abortSignal) =>
+      container.unpause({ abortSignal }),
+    )
   }
 
   async stop(id: string, graceMs: number, signal: AbortSignal): Promise<void> {
@@ -179,6 +205,40 @@ export class DockerEngine implements Engine {
     this.#closed.abort()
     for (const watch of this.#watches) watch[Symbol.dispose]()
     this.#watches.clear()
+  }
+
+  async #start(spec: HandlerSpec | SpareSpec, signal: AbortSignal): Promise<void> {
+    const image = await this.#image(spec.runtime)
+    const { installation, runtime } = this.#options
+    const options = containerOptions({ spec, installation, image, runtime })
+    try {
+      signal.throwIfAborted()
+      // Not given up with the caller: the engine would make the container all the same, and later than we could remove it.
+      const container = await this.#call('create', SLOW_MS, this.#closed.signal, (abortSignal) =>
+        this.#docker.createContainer({ ...options, abortSignal }),
+      )
+      for (const watch of this.#watches) watch.add(spec.id)
+      await this.#call('start', SLOW_MS, signal, (abortSignal) => container.start({ abortSignal }))
+    } catch (error) {
+      // Also when the caller gave up: the engine may have made the container all the same.
+      await this.#remove(spec.id, AbortSignal.timeout(QUICK_MS)).catch(() => undefined)
+      throw startFault(error, spec, image)
+    }
+  }
+
+  /** One call that changes a running handler; see `pause` and `update` in `Engine` for what it throws. */
+  async #change(
+    what: Change,
+    id: string,
+    signal: AbortSignal,
+    call: (container: Docker.Container, signal: AbortSignal) => Promise<unknown>,
+  ): Promise<void> {
+    const container = this.#docker.getContainer(containerName(id))
+    try {
+      await this.#call(what, QUICK_MS, signal, (abortSignal) => call(container, abortSignal))
+    } catch (error) {
+      if (!isDoneAlready(error, what)) throw changeFault(error, what, id)
+    }
   }
 
   /** One container of the smallest kind: no mounts, no network, the image's own program (a runner that finds no agent). */
@@ -288,28 +348,16 @@ function isGone(error: unknown): boolean {
   return Fault.is(error) && error.details['status'] === 404
 }
 
-function stateOf(state: string): ObservedHandler['state'] {
-  if (state === 'created') return 'created'
-  // `paused` and `restarting` hold resources just as well; `removing` and `dead` are on their way out.
-  return ['running', 'paused', 'restarting'].includes(state) ? 'running' : 'exited'
+/** What a container was started for, by its labels. */
+function purposeOf(labels: Readonly<Record<string, string>>) {
+  if (labels[LABELS.spare] !== undefined) return {}
+  const { [LABELS.fn]: fn = '', [LABELS.release]: release = '' } = labels
+  return { fn, release, specDigest: labels[LABELS.spec] ?? '' }
 }
 
-/** Start failures name the handler; "no such image" says how to get one. */
-function startFault(error: unknown, spec: HandlerSpec, image: string): unknown {
-  if (!Fault.is(error, 'INTERNAL')) return error
-  const { fn, release, runtime } = spec
-  if (error.details['status'] === 404 && /no such image/i.test(messageOf(error.cause))) {
-    return new Fault(
-      'IMAGE_MISSING',
-      `Docker does not have the image ${image} of runtime ${runtime} any more; \`npm start\` makes it again`,
-      { runtime, image },
-      { cause: error },
-    )
-  }
-  return new Fault(
-    'HANDLER_START',
-    `Docker cannot start a handler of ${fn}: ${messageOf(error.cause)}`,
-    { fn, release, handler: spec.id, status: statusOf(error.cause) },
-    { cause: error },
-  )
+function stateOf(state: string): ObservedHandler['state'] {
+  if (state === 'created') return 'created'
+  if (state === 'paused') return 'paused'
+  // `restarting` holds resources just as well; `removing` and `dead` are on their way out.
+  return state === 'running' || state === 'restarting' ? 'running' : 'exited'
 }

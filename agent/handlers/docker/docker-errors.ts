@@ -1,4 +1,5 @@
 import { Fault } from '#shared/fault.ts'
+import type { HandlerSpec, SpareSpec } from '../engine.ts'
 
 const UNREACHABLE: ReadonlySet<string> = new Set([
   'ECONNREFUSED',
@@ -50,6 +51,52 @@ export function engineFault(error: unknown, what: string, socketPath: string): u
     'INTERNAL',
     `Docker refused (${what}): ${messageOf(error)}`,
     { what, status: statusOf(error) },
+    { cause: error },
+  )
+}
+
+/** Start failures name the handler; "no such image" says how to get one. */
+export function startFault(error: unknown, spec: HandlerSpec | SpareSpec, image: string): unknown {
+  if (!Fault.is(error, 'INTERNAL')) return error
+  const { id, runtime } = spec
+  if (error.details['status'] === 404 && /no such image/i.test(messageOf(error.cause))) {
+    return new Fault(
+      'IMAGE_MISSING',
+      `Docker does not have the image ${image} of runtime ${runtime} any more; \`npm start\` makes it again`,
+      { runtime, image },
+      { cause: error },
+    )
+  }
+  const what = 'fn' in spec ? `handler of ${spec.fn}` : `spare of ${runtime}`
+  const purpose = 'fn' in spec ? { fn: spec.fn, release: spec.release } : {}
+  return new Fault(
+    'HANDLER_START',
+    `Docker cannot start a ${what}: ${messageOf(error.cause)}`,
+    { ...purpose, handler: id, status: statusOf(error.cause) },
+    { cause: error },
+  )
+}
+
+/** What can be done to a container that runs. */
+export type Change = 'update' | 'pause' | 'unpause'
+
+/** True when the container is as the change was to make it. */
+export function isDoneAlready(error: unknown, change: Change): boolean {
+  if (!Fault.is(error, 'INTERNAL') || change === 'update') return false
+  // By the text, because the status is the one of other errors too: 409 or 500, by the engine's version.
+  const done = change === 'pause' ? /is already paused/i : /is not paused/i
+  return done.test(messageOf(error.cause))
+}
+
+/** Of a change that failed: the container is gone, or the engine refused. */
+export function changeFault(error: unknown, change: Change, handlerId: string): unknown {
+  if (!Fault.is(error, 'INTERNAL')) return error
+  const status = statusOf(error.cause)
+  const gone = status === 404 || status === 409
+  return new Fault(
+    gone ? 'FUNCTION_EXITED' : 'HANDLER_START',
+    `Docker cannot ${change} handler ${handlerId}: ${messageOf(error.cause)}`,
+    { handler: handlerId, status },
     { cause: error },
   )
 }

@@ -112,8 +112,9 @@ export class ExitWatch implements Disposable {
     for (const container of found) {
       const id = container.Labels[LABELS.handler]
       if (id === undefined) continue
-      if (container.State === 'running' || container.State === 'created') before.delete(id)
-      if (container.State === 'running') this.#running.add(id)
+      const runs = container.State === 'running' || container.State === 'paused'
+      if (runs || container.State === 'created') before.delete(id)
+      if (runs) this.#running.add(id)
     }
     for (const id of before) await this.#ended(id, undefined, signal)
   }

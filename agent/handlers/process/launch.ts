@@ -1,4 +1,8 @@
+import { execFile } from 'node:child_process'
+import { setPriority } from 'node:os'
+import { promisify } from 'node:util'
 import type { HandlerLimits } from '../engine.ts'
+import { identify } from './proc.ts'
 
 /**
  * Starts the command below limits that a shell can set, and leaves its exit code in a file: the agent that asks for it
@@ -36,9 +40,39 @@ export function launchEnvironment(limits: HandlerLimits): Record<string, string>
   const heapMiB = Math.max(16, Math.floor(limits.memoryMiB * 0.75))
   return {
     SHOAL_ULIMIT_FILES: String(OPEN_FILES_MAX),
-    SHOAL_ULIMIT_DATA_KIB: String((limits.memoryMiB + DATA_SLACK_MIB) * 1024),
-    SHOAL_NICE: limits.cpus < 1 ? '10' : '5',
+    SHOAL_ULIMIT_DATA_KIB: String(dataKiB(limits)),
+    SHOAL_NICE: String(niceness(limits)),
     NODE_OPTIONS: `--max-old-space-size=${heapMiB}`,
     GOMEMLIMIT: `${limits.memoryMiB}MiB`,
   }
+}
+
+/**
+ * Gives running processes other limits, as far as `launchEnvironment` enforces them from outside; V8's heap keeps its size.
+ * More memory or more priority than before needs the rights of root. Processes that have ended are no error.
+ *
+ * @throws Error of `prlimit` (util-linux) or of the system call
+ */
+export async function limitProcesses(
+  pids: readonly number[],
+  limits: HandlerLimits,
+  signal: AbortSignal,
+): Promise<void> {
+  const data = `--data=${dataKiB(limits) * 1024}`
+  for (const pid of pids) {
+    try {
+      await promisify(execFile)('prlimit', ['--pid', String(pid), data], { signal })
+      setPriority(pid, niceness(limits))
+    } catch (error) {
+      if (identify(pid) !== undefined) throw error
+    }
+  }
+}
+
+function dataKiB({ memoryMiB }: HandlerLimits): number {
+  return (memoryMiB + DATA_SLACK_MIB) * 1024
+}
+
+function niceness({ cpus }: HandlerLimits): number {
+  return cpus < 1 ? 10 : 5
 }

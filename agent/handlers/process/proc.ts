@@ -18,11 +18,7 @@ function bootId(): string {
 
 /** The process that has this pid now; undefined when there is none, or only its zombie. */
 export function identify(pid: number): ProcessIdentity | undefined {
-  const stat = readProc(`/proc/${pid}/stat`)
-  if (stat === undefined) return undefined
-  // The name in parentheses may hold anything, also spaces and parentheses: fields count from the last one.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  const [state, startTicks] = [fields[0], fields[19]]
+  const { state, startTicks } = readStat(pid)
   if (startTicks === undefined || state === 'Z' || state === 'X') return undefined
   return { pid, startTicks, bootId: bootId() }
 }
@@ -31,6 +27,20 @@ export function identify(pid: number): ProcessIdentity | undefined {
 export function isAlive(identity: ProcessIdentity): boolean {
   const now = identify(identity.pid)
   return now?.startTicks === identity.startTicks && now.bootId === identity.bootId
+}
+
+/** True while SIGSTOP holds it. */
+export function isStopped(pid: number): boolean {
+  return readStat(pid).state === 'T'
+}
+
+/**
+ * False once SIGSTOP has reached it: it is stopped, or it waits in the kernel and will be before it runs again (a parent
+ * whose vfork(2) ends with a child that is stopped itself).
+ */
+export function mayRun(pid: number): boolean {
+  const { state } = readStat(pid)
+  return state === 'R' || state === 'S'
 }
 
 /**
@@ -56,6 +66,16 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): void {
     const code = error instanceof Error && 'code' in error ? error.code : undefined
     if (code !== 'ESRCH' && code !== 'EPERM') throw error
   }
+}
+
+/** Fields 3 and 22 of /proc/<pid>/stat; absent when there is no such process. */
+function readStat(pid: number): { readonly state?: string; readonly startTicks?: string } {
+  const stat = readProc(`/proc/${pid}/stat`)
+  if (stat === undefined) return {}
+  // The name in parentheses may hold anything, also spaces and parentheses: fields count from the last one.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  const [state, startTicks] = [fields[0], fields[19]]
+  return { ...(state && { state }), ...(startTicks && { startTicks }) }
 }
 
 function readProc(path: string): string | undefined {

@@ -1,17 +1,34 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { constants } from 'node:fs'
-import { access, open, rm, truncate, type FileHandle } from 'node:fs/promises'
+import { access, open, rm, type FileHandle } from 'node:fs/promises'
 import { release } from 'node:os'
 import { delimiter, isAbsolute, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Fault } from '#shared/fault.ts'
 import { RUNTIMES, type Runtime } from '#shared/schemas/names.ts'
-import type { Engine, HandlerExit, HandlerSpec, ObservedHandler } from '../engine.ts'
+import type {
+  Engine,
+  HandlerExit,
+  HandlerLimits,
+  HandlerSpec,
+  ObservedHandler,
+  SpareSpec,
+} from '../engine.ts'
 import type { ImagesSource } from '../images-file.ts'
-import { launchCommand, launchEnvironment } from './launch.ts'
-import { identify, isAlive, pidsWithEnvironment, sendSignal, type ProcessIdentity } from './proc.ts'
+import { launchCommand, launchEnvironment, limitProcesses } from './launch.ts'
+import { boundOutput, readEnd } from './output.ts'
+import { ProcessWatch } from './process-watch.ts'
+import {
+  identify,
+  isAlive,
+  isStopped,
+  mayRun,
+  pidsWithEnvironment,
+  sendSignal,
+  type ProcessIdentity,
+} from './proc.ts'
 import { readExitCode, readState, readStates, removeState, writeState } from './state-file.ts'
 import type { ProcessState } from './state-file.ts'
 
@@ -19,11 +36,6 @@ import type { ProcessState } from './state-file.ts'
 export const PROCESS_ENGINE_WARNING =
   'engine "process": functions run as plain processes of this user, with some limits and NO isolation; for development only, use Docker for anything else'
 
-const POLL_MS = 250
-/** Output is looked at every so many polls. */
-const POLLS_PER_BOUND = 8
-const OUTPUT_BYTES_MAX = 1024 * 1024
-const OUTPUT_BYTES_KEPT = 64 * 1024
 /** SIGKILL works at once, except on a process that waits for a disk. */
 const KILL_WAIT_MS = 5_000
 
@@ -52,8 +64,8 @@ export class ProcessEngine implements Engine {
     this.#options = options
   }
 
-  bundleDirInside(spec: HandlerSpec): string {
-    return spec.bundleFolder
+  codeDirInside({ folder }: Pick<SpareSpec, 'folder'>): string {
+    return join(folder, 'fn')
   }
 
   async identity(runtime: Runtime): Promise<string> {
@@ -82,11 +94,53 @@ export class ProcessEngine implements Engine {
   }
 
   async start(spec: HandlerSpec, signal: AbortSignal): Promise<void> {
+    const { fn, release: version, specDigest } = spec
+    await this.#start(spec, { fn, release: version, specDigest }, signal)
+  }
+
+  async startSpare(spec: SpareSpec, signal: AbortSignal): Promise<void> {
+    await this.#start(spec, {}, signal)
+  }
+
+  async update(id: string, limits: HandlerLimits, signal: AbortSignal): Promise<void> {
+    this.#running(id)
+    try {
+      await limitProcesses(pidsWithEnvironment(`SHOAL_HANDLER=${id}`), limits, signal)
+    } catch (cause) {
+      signal.throwIfAborted()
+      // Ended in the meantime?
+      this.#running(id)
+      const reason = cause instanceof Error ? cause.message : String(cause)
+      const message = `cannot change the limits of handler ${id}: ${reason}`
+      throw new Fault('HANDLER_START', message, { handler: id }, { cause })
+    }
+  }
+
+  async pause(id: string, signal: AbortSignal): Promise<void> {
+    this.#signalAll(id, 'SIGSTOP')
+    // What they fork before it reaches them would go on.
+    const held = (): boolean => {
+      const pids = pidsWithEnvironment(`SHOAL_HANDLER=${id}`).filter(mayRun)
+      for (const pid of pids) sendSignal(pid, 'SIGSTOP')
+      return pids.length === 0
+    }
+    if (await this.#wait(held, KILL_WAIT_MS, signal)) return
+    throw new Fault('ENGINE_UNAVAILABLE', `handler ${id} does not stop`, { handler: id })
+  }
+
+  async unpause(id: string): Promise<void> {
+    this.#signalAll(id, 'SIGCONT')
+  }
+
+  async #start(
+    spec: SpareSpec,
+    purpose: Pick<ProcessState, 'fn' | 'release' | 'specDigest'>,
+    signal: AbortSignal,
+  ): Promise<void> {
     signal.throwIfAborted()
     const command = await this.#command(spec.runtime)
-    const { id, fn, release: version, specDigest } = spec
-    const { installation } = this.#options
-    const state = { installation, id, fn, release: version, specDigest }
+    const { id } = spec
+    const state = { installation: this.#options.installation, id, ...purpose }
     await writeState(spec.folder, state)
     try {
       const child = await this.#spawn(spec, command)
@@ -101,8 +155,10 @@ export class ProcessEngine implements Engine {
       await this.stop(id, 0, AbortSignal.timeout(KILL_WAIT_MS))
       signal.throwIfAborted()
       const reason = error instanceof Error ? error.message : String(error)
-      const message = `cannot start a handler of ${fn}: ${reason}`
-      throw new Fault('HANDLER_START', message, { fn, handler: id }, { cause: error })
+      const what =
+        purpose.fn === undefined ? `spare of ${spec.runtime}` : `handler of ${purpose.fn}`
+      const message = `cannot start a ${what}: ${reason}`
+      throw new Fault('HANDLER_START', message, { handler: id }, { cause: error })
     }
   }
 
@@ -114,6 +170,8 @@ export class ProcessEngine implements Engine {
     const leader = this.#leader(state)
     if (leader !== undefined && isAlive(leader) && graceMs > 0) {
       sendSignal(-leader.pid, 'SIGTERM')
+      // Paused, it would not notice.
+      sendSignal(-leader.pid, 'SIGCONT')
       await this.#wait(() => !isAlive(leader), graceMs, signal)
     }
     // Only while its leader lives is the group surely ours; what else there is, is found by its environment.
@@ -186,13 +244,13 @@ export class ProcessEngine implements Engine {
     this.#watches.clear()
   }
 
-  async #spawn(spec: HandlerSpec, command: readonly string[]): Promise<ChildProcess> {
+  async #spawn(spec: SpareSpec, command: readonly string[]): Promise<ChildProcess> {
     const { PATH = '/usr/local/bin:/usr/bin:/bin', LANG = 'C.UTF-8' } = this.#options.env
     const output = await open(this.#output(spec.id), 'a', 0o600)
     try {
       const [program, args] = launchCommand(this.#exitFile(spec.id), command)
       const child = spawn(program, args, {
-        cwd: spec.bundleFolder,
+        cwd: spec.folder,
         detached: true,
         stdio: ['ignore', output.fd, output.fd],
         env: {
@@ -215,8 +273,12 @@ export class ProcessEngine implements Engine {
   #observe(state: ProcessState): ObservedHandler {
     const { id, fn, release: version, specDigest } = state
     const leader = this.#leader(state)
-    const common = { id, fn, release: version, specDigest }
-    if (leader !== undefined && isAlive(leader)) return { ...common, state: 'running' }
+    const purpose =
+      fn === undefined ? {} : { fn, release: version ?? '', specDigest: specDigest ?? '' }
+    const common = { id, ...purpose }
+    if (leader !== undefined && isAlive(leader)) {
+      return { ...common, state: isStopped(leader.pid) ? 'paused' : 'running' }
+    }
     if (leader === undefined) return { ...common, state: 'created' }
     const exitCode = readExitCode(this.#exitFile(id))
     return { ...common, state: 'exited', exitCode, oomKilled: false }
@@ -227,6 +289,22 @@ export class ProcessEngine implements Engine {
     if (state.process !== undefined) return state.process
     const pids = pidsWithEnvironment(`SHOAL_HANDLER=${state.id}`)
     return pids.length === 0 ? undefined : identify(Math.min(...pids))
+  }
+
+  /** The leader of a handler that runs, or is paused. @throws Fault `FUNCTION_EXITED` */
+  #running(id: string): ProcessIdentity {
+    const state = readState(this.#folder(id))
+    const ours = state?.installation === this.#options.installation
+    const leader = ours ? this.#leader(state) : undefined
+    if (leader !== undefined && isAlive(leader)) return leader
+    throw new Fault('FUNCTION_EXITED', `handler ${id} does not run`, { handler: id })
+  }
+
+  #signalAll(id: string, signal: 'SIGSTOP' | 'SIGCONT'): void {
+    const leader = this.#running(id)
+    sendSignal(-leader.pid, signal)
+    // What has left the group.
+    for (const pid of pidsWithEnvironment(`SHOAL_HANDLER=${id}`)) sendSignal(pid, signal)
   }
 
   async #wait(done: () => boolean, limitMs: number, signal: AbortSignal): Promise<boolean> {
@@ -276,77 +354,7 @@ export class ProcessEngine implements Engine {
   }
 }
 
-interface ProcessWatchOptions {
-  readonly onExit: (id: string) => void
-  readonly boundOutput: (id: string) => Promise<void>
-}
-
-/** Own children are checked when they end, those of an earlier agent by polling. */
-class ProcessWatch implements Disposable {
-  readonly #options: ProcessWatchOptions
-  readonly #running = new Map<string, ProcessIdentity>()
-  readonly #timer: NodeJS.Timeout
-  #polls = 0
-
-  constructor(options: ProcessWatchOptions) {
-    this.#options = options
-    this.#timer = setInterval(() => this.#poll(), POLL_MS)
-    this.#timer.unref()
-  }
-
-  add(id: string, identity: ProcessIdentity): void {
-    this.#running.set(id, identity)
-  }
-
-  delete(id: string): void {
-    this.#running.delete(id)
-  }
-
-  check(id: string): void {
-    const identity = this.#running.get(id)
-    if (identity === undefined || isAlive(identity)) return
-    this.#running.delete(id)
-    this.#options.onExit(id)
-  }
-
-  [Symbol.dispose](): void {
-    clearInterval(this.#timer)
-    this.#running.clear()
-  }
-
-  #poll(): void {
-    this.#polls++
-    for (const id of this.#running.keys()) {
-      this.check(id)
-      if (this.#polls % POLLS_PER_BOUND !== 0) continue
-      // Output that cannot be cut is cut next time; the folder may be on its way out.
-      this.#options.boundOutput(id).catch(() => undefined)
-    }
-  }
-}
-
 /** Stands for a process that had ended before it could be looked at. */
 function gone(pid: number): ProcessIdentity {
   return { pid, startTicks: 'gone', bootId: 'gone' }
-}
-
-/** Keeps the end of a file that has grown too large; its writer appends, so it goes on behind what is kept. */
-async function boundOutput(path: string): Promise<void> {
-  const file = await open(path, 'r+')
-  try {
-    const { size } = await file.stat()
-    if (size <= OUTPUT_BYTES_MAX) return
-    const kept = await readEnd(file, OUTPUT_BYTES_KEPT)
-    await truncate(path, 0)
-    await file.write(kept, 0, kept.length, 0)
-  } finally {
-    await file.close()
-  }
-}
-
-async function readEnd(file: FileHandle, bytesMax: number): Promise<Buffer> {
-  const { size } = await file.stat()
-  const bytes = Math.min(size, bytesMax)
-  const { buffer, bytesRead } = await file.read(Buffer.alloc(bytes), 0, bytes, size - bytes)
-  return buffer.subarray(0, bytesRead)
 }

@@ -10,9 +10,10 @@ const NAME = 'process.json'
 const ProcessState = Type.Object({
   installation: Type.String(),
   id: Type.String(),
-  fn: Type.String(),
-  release: Type.String(),
-  specDigest: Type.String(),
+  /** Absent: started as a spare. */
+  fn: Type.Optional(Type.String()),
+  release: Type.Optional(Type.String()),
+  specDigest: Type.Optional(Type.String()),
   /** Absent between "about to start" and "started": such a process is found by its environment. */
   process: Type.Optional(
     Type.Object({ pid: Type.Integer(), startTicks: Type.String(), bootId: Type.String() }),

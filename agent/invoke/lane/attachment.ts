@@ -6,6 +6,8 @@ export class Attachment {
   readonly release: string
   /** Calls in flight at once. */
   readonly concurrency: number
+  /** Calls that it takes still; undefined: no limit. */
+  callsLeft: number | undefined
   /** Ends the waiting of `drain`. */
   drained: (() => void) | undefined
   /** Calls that have ended here; one that does not rise while calls are in flight makes the lane send PING. */
@@ -13,10 +15,11 @@ export class Attachment {
   endedBefore = -1
   overrun = false
 
-  constructor(link: RunnerLink, release: string, concurrency: number) {
+  constructor(link: RunnerLink, release: string, concurrency: number, callsMax?: number) {
     this.link = link
     this.release = release
     this.concurrency = concurrency
+    this.callsLeft = callsMax
   }
 
   get hasRoom(): boolean {

@@ -2,7 +2,7 @@ import type { Fault, FaultCode } from '#shared/fault.ts'
 import { CANCEL } from '../frames/index.ts'
 import type { CancelReason } from '../frames/index.ts'
 import type { LinkCall } from '../link/index.ts'
-import type { Invocation, Result } from '../model.ts'
+import type { CallerSignal, Invocation, Result } from '../model.ts'
 import type { Attachment } from './attachment.ts'
 import { leanFault } from './lean-fault.ts'
 import type { Outcome } from './tally.ts'
@@ -53,7 +53,7 @@ export class Call extends WheelEntry implements LinkCall {
   before: Call | undefined
   behind: Call | undefined
   readonly #lane: CallLane
-  readonly #signal: AbortSignal | undefined
+  readonly #signal: CallerSignal | undefined
   readonly #resolve: (result: Result) => void
   readonly #reject: (fault: Fault) => void
   #outcome: Outcome = 'ok'
@@ -62,7 +62,7 @@ export class Call extends WheelEntry implements LinkCall {
   constructor(
     lane: CallLane,
     invocation: Invocation,
-    signal: AbortSignal | undefined,
+    signal: CallerSignal | undefined,
     resolve: (result: Result) => void,
     reject: (fault: Fault) => void,
     startedAtMs: number,

@@ -5,6 +5,7 @@
  */
 export { Lane } from './lane.ts'
 export type { LaneCallbacks, LaneHost, LaneSettings } from './lane.ts'
+export type { LaneDemand } from './gauge.ts'
 export { leanFault } from './lean-fault.ts'
 export type { LaneStats } from './tally.ts'
 export { TimerWheel } from './wheel.ts'

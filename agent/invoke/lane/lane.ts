@@ -3,15 +3,17 @@ import type { FunctionSettings } from '#shared/schemas/command.ts'
 import type { Reason } from '#shared/schemas/health.ts'
 import { CANCEL } from '../frames/index.ts'
 import type { RunnerLink } from '../link/index.ts'
-import type { Invocation, Result } from '../model.ts'
+import type { CallerSignal, Invocation, Result } from '../model.ts'
 import { Attachment, leastLoaded } from './attachment.ts'
 import { Call, OVERRUN_MS } from './call.ts'
 import type { CallLane } from './call.ts'
 import { CallList } from './call-list.ts'
+import { Gauge } from './gauge.ts'
+import type { LaneDemand } from './gauge.ts'
 import { leanFault } from './lean-fault.ts'
 import { Tally } from './tally.ts'
 import type { LaneStats, Outcome } from './tally.ts'
-import { WheelEntry } from './wheel.ts'
+import { Watch } from './watch.ts'
 import type { TimerWheel } from './wheel.ts'
 
 /** What of a function's settings concerns its calls. */
@@ -26,6 +28,10 @@ export type LaneSettings = Pick<
 export interface LaneCallbacks {
   /** A runner did not end a call within 1,000 ms of the function's timeout: replace the handler. Once per attached link. */
   readonly onOverrun?: (link: RunnerLink) => void
+  /** A call waits, and there are more calls than `alarmAbove` allows: once per time that is set. */
+  readonly onDemand?: () => void
+  /** A link has got the last of the calls that it was attached for; it drains by itself. */
+  readonly onSpent?: (link: RunnerLink) => void
 }
 
 /** What a lane shares with the others of the node. */
@@ -48,6 +54,7 @@ export class Lane implements CallLane {
   readonly #queue = new CallList()
   readonly #draining = new Set<Attachment>()
   readonly #watch: Watch
+  readonly #gauge = new Gauge()
   #attached: Attachment[] = []
   #settings: LaneSettings
   #callbacks: LaneCallbacks
@@ -94,7 +101,7 @@ export class Lane implements CallLane {
    */
   start(
     invocation: Invocation,
-    signal: AbortSignal | undefined,
+    signal: CallerSignal | undefined,
     resolve: (result: Result) => void,
     reject: (fault: Fault) => void,
   ): void {
@@ -109,8 +116,9 @@ export class Lane implements CallLane {
     if (fault !== undefined) return call.refuse(fault)
     this.#host.wheel.arm(call, call.deadlineAtMs)
     const target = this.#queue.length === 0 ? leastLoaded(this.#attached) : undefined
-    if (target === undefined) this.#queue.push(call)
-    else this.#send(call, target, nowMs)
+    if (target !== undefined) return this.#send(call, target, nowMs)
+    this.#queue.push(call)
+    if (this.#gauge.noteWaiting(this.#calls)) this.#callbacks.onDemand?.()
   }
 
   /**
@@ -119,13 +127,15 @@ export class Lane implements CallLane {
    *
    * @param release - reported by `serving()`
    * @param concurrency - calls in flight on this link; default: the lane's setting at this time
+   * @param callsMax - calls that it takes altogether, then it drains by itself (`onSpent`); default: no limit
    */
-  attach(link: RunnerLink, release: string, concurrency?: number): void {
+  attach(link: RunnerLink, release: string, concurrency?: number, callsMax?: number): void {
     if (link.state === 'closed') return
     if (!link.takesCalls) throw new RangeError(`attach of a link in state ${link.state}`)
     if (this.#attached.some((other) => other.link === link)) throw new RangeError('attached twice')
     for (const other of this.#draining) if (other.link === link) this.#drained(other)
-    const attachment = new Attachment(link, release, concurrency ?? this.#settings.concurrency)
+    const perLink = concurrency ?? this.#settings.concurrency
+    const attachment = new Attachment(link, release, perLink, callsMax)
     link.onDetach = () => this.#detach(attachment)
     this.#attached.push(attachment)
     this.#unavailable = undefined
@@ -138,10 +148,14 @@ export class Lane implements CallLane {
    * attached resolves at once.
    */
   drain(link: RunnerLink, limitMs = Number.POSITIVE_INFINITY): Promise<void> {
-    const attachment = this.#attached.find((other) => other.link === link)
+    const all = [...this.#attached, ...this.#draining]
+    const attachment = all.find((other) => other.link === link)
     if (attachment === undefined) return Promise.resolve()
     this.#attached = this.#attached.filter((other) => other !== attachment)
-    if (link.inFlight === 0) return Promise.resolve()
+    if (link.inFlight === 0) {
+      this.#drained(attachment)
+      return Promise.resolve()
+    }
     const { promise, resolve } = Promise.withResolvers<void>()
     const waitMs = Math.min(limitMs, this.#awaitedMs(attachment) + OVERRUN_MS)
     const timer = setTimeout(() => this.#drained(attachment), waitMs)
@@ -171,7 +185,17 @@ export class Lane implements CallLane {
 
   /** Calls in flight, or in the queue. */
   get busy(): boolean {
-    return this.#sent.length + this.#queue.length > 0
+    return this.#calls > 0
+  }
+
+  /** Begins a new peak. */
+  takeDemand(): LaneDemand {
+    return this.#gauge.take(this.#sent.length, this.#queue.length)
+  }
+
+  /** `onDemand` is called for the next call that has to wait while there are more than so many, it included. */
+  alarmAbove(calls: number): void {
+    this.#gauge.alarmAbove(calls)
   }
 
   stats(): LaneStats {
@@ -205,6 +229,7 @@ export class Lane implements CallLane {
   settled(call: Call, outcome: Outcome): void {
     const nowMs = this.#host.wheel.nowMs()
     this.tally.count(outcome, nowMs - call.startedAtMs, nowMs)
+    this.#gauge.lastCallAtMs = nowMs
     this.#host.open(-1)
   }
 
@@ -238,7 +263,7 @@ export class Lane implements CallLane {
     this.#host.wheel.disarm(call)
   }
 
-  #refusal(invocation: Invocation, signal: AbortSignal | undefined): Fault | undefined {
+  #refusal(invocation: Invocation, signal: CallerSignal | undefined): Fault | undefined {
     if (this.#removed) return new Fault('FUNCTION_UNKNOWN', `${this.fn} does not run on this node`)
     if (signal?.aborted === true) {
       return leanFault('CALLER_GONE', `The caller of ${this.fn} has gone`, {})
@@ -265,6 +290,9 @@ export class Lane implements CallLane {
     call.phase = 'running'
     call.sentAtMs = nowMs
     this.#sent.push(call)
+    this.#gauge.note(this.#calls)
+    if (target.callsLeft === 1) this.#spent(target)
+    else if (target.callsLeft !== undefined) target.callsLeft -= 1
     try {
       target.link.start(call, leftMs)
     } catch (error) {
@@ -272,6 +300,17 @@ export class Lane implements CallLane {
       return call.refuse(Fault.from(error))
     }
     if (this.#watch.bucket === -1) this.#host.wheel.arm(this.#watch, nowMs + WATCH_MS)
+  }
+
+  get #calls(): number {
+    return this.#sent.length + this.#queue.length
+  }
+
+  /** Before its last call is sent: when the link breaks with that, it is known to be leaving already. */
+  #spent(attachment: Attachment): void {
+    this.#attached = this.#attached.filter((other) => other !== attachment)
+    this.#draining.add(attachment)
+    this.#callbacks.onSpent?.(attachment.link)
   }
 
   /** Sends what waits while there is room. */
@@ -352,18 +391,5 @@ export class Lane implements CallLane {
     if (this.#serviceMs === undefined || concurrency === 0) return unknown
     const ms = (this.#serviceMs * (this.#queue.length + concurrency)) / concurrency
     return Math.ceil(Math.min(max, Math.max(min, ms)))
-  }
-}
-
-class Watch extends WheelEntry {
-  readonly #look: () => void
-
-  constructor(look: () => void) {
-    super()
-    this.#look = look
-  }
-
-  override expire(): void {
-    this.#look()
   }
 }

@@ -1,4 +1,5 @@
-import { Socket } from 'node:net'
+import type { Socket } from 'node:net'
+import { withReadBuffer } from '#agent/sockets/index.ts'
 import { FRAME, FrameDecoder, FrameWriter, ProtocolError } from '../frames/index.ts'
 import type { FrameOutput, FrameSink } from '../frames/index.ts'
 import type { LinkConnection, LinkEnd } from './types.ts'
@@ -28,7 +29,10 @@ export class Connection implements FrameOutput, LinkConnection {
     this.#owner = owner
     this.writer = new FrameWriter(this)
     this.#decoder = new FrameDecoder(owner)
-    this.#socket = withReadBuffer(accepted, this.#nextBuffer, this.#read)
+    this.#socket = withReadBuffer(accepted, {
+      buffer: this.#nextBuffer,
+      read: this.#read,
+    })
     // An error is always followed by `close`, which says enough.
     this.#socket.on('error', () => {})
     this.#socket.on('end', this.#gone)
@@ -101,25 +105,4 @@ export class Connection implements FrameOutput, LinkConnection {
     }
     return true
   }
-}
-
-/**
- * The accepted socket, reading into buffers of ours instead of a new one per read: `net.Socket` has that as an option
- * (`onread`), but a server cannot ask for it, so its handle moves to a socket that can.
- */
-function withReadBuffer(
-  accepted: Socket,
-  buffer: () => Buffer,
-  callback: (bytes: number) => boolean,
-): Socket {
-  const handle: unknown = Reflect.get(accepted, '_handle')
-  Reflect.set(accepted, '_handle', null)
-  // Without a handle this only takes the connection off the server's list.
-  accepted.destroy()
-  return new Socket({
-    handle,
-    readable: true,
-    writable: true,
-    onread: { buffer, callback },
-  } as object)
 }

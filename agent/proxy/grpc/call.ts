@@ -1,63 +1,57 @@
-import type { Metadata } from '@grpc/grpc-js'
-import type { Invoker } from '#agent/invoke/index.ts'
+import type { Invocation, Invoker, Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
+import { faultOf } from '../fault-answer.ts'
 import type { ProxyLog } from '../log.ts'
+import type { ServerCall, Status } from './server/index.ts'
 
 /** What the services of functions share. */
 export interface CallContext {
   readonly invoker: Invoker
   readonly bodyBytesMax: number
   readonly log: ProxyLog
-  /** True when the proxy stops. */
-  readonly closing: () => boolean
-  /** Calls in flight; aborted when the drain time is over. */
-  readonly calls: Set<AbortController>
-}
-
-/** The part of grpc-js' calls that all kinds have. */
-interface AnyCall {
-  readonly metadata: Metadata
-  on(event: 'cancelled', listener: () => void): unknown
-  getDeadline(): Date | number
 }
 
 /**
- * Runs one call: counted, refused while the proxy stops, aborted when the caller cancels, its deadline passes or the
- * connection ends.
+ * Calls the function. It is told when the call ends before its answer, and the call ends with what goes wrong: what the invoker says, or
+ * what `answered` throws.
+ *
+ * @param answered - Gets the function's answer, unless there is nobody left to tell; must then read or destroy its body.
  */
-export async function runCall(
+export function startCall(
   context: CallContext,
-  call: AnyCall,
-  work: (signal: AbortSignal) => Promise<void>,
-): Promise<void> {
-  if (context.closing()) throw new Fault('SHUTTING_DOWN', 'this node is stopping')
-  const abort = new AbortController()
-  context.calls.add(abort)
-  call.on('cancelled', () => {
-    // grpc-js says so at the end of every call, also of one that was answered.
-    if (context.calls.has(abort)) abort.abort(new Fault('CALLER_GONE', 'the caller has gone'))
-  })
-  try {
-    await work(abort.signal)
-  } catch (error) {
-    // Why it was cancelled says more than that the function was.
-    throw abort.signal.aborted ? abort.signal.reason : error
-  } finally {
-    context.calls.delete(abort)
+  call: ServerCall,
+  invocation: Invocation,
+  statusOf: (fault: Fault) => Status,
+  answered: (result: Result) => Promise<void> | void,
+): void {
+  const failed = (error: unknown): void => {
+    call.fail(statusOf(faultOf(error, invocation.requestId, context.log)))
   }
+  const onResult = (result: Result): void => {
+    if (call.isOver) return destroyBody(result)
+    try {
+      const work = answered(result)
+      work?.catch(failed)
+    } catch (error) {
+      failed(error)
+    }
+  }
+  context.invoker.start(invocation, call.signal, onResult, failed)
+}
+
+function destroyBody({ body }: Result): void {
+  if (!Buffer.isBuffer(body)) body.destroy()
 }
 
 /** What is left until the earlier of the call's own deadline and the one in its message; `undefined`: none. */
-export function deadlineMsOf(call: AnyCall, inMessageMs: number): number | undefined {
-  const deadline = call.getDeadline()
-  const atMs = typeof deadline === 'number' ? deadline : deadline.getTime()
-  const leftMs = Number.isFinite(atMs) ? Math.max(1, atMs - Date.now()) : Number.POSITIVE_INFINITY
-  const ms = Math.min(leftMs, inMessageMs > 0 ? inMessageMs : Number.POSITIVE_INFINITY)
-  return Number.isFinite(ms) ? Math.ceil(ms) : undefined
+export function deadlineMsOf(call: ServerCall, inMessageMs: number): number | undefined {
+  const { timeoutMs, arrivedAtMs } = call
+  const inMessage = inMessageMs > 0 ? inMessageMs : undefined
+  if (timeoutMs === undefined) return inMessage
+  const leftMs = Math.max(1, Math.ceil(timeoutMs - (performance.now() - arrivedAtMs)))
+  return inMessage === undefined ? leftMs : Math.min(leftMs, inMessage)
 }
 
-/** @throws Fault `BODY_TOO_LARGE` */
-export function checkBody(bytes: number, bytesMax: number): void {
-  if (bytes <= bytesMax) return
-  throw new Fault('BODY_TOO_LARGE', `the body is larger than ${bytesMax} bytes`, { bytesMax })
+export function bodyTooLarge(bytesMax: number): Fault {
+  return new Fault('BODY_TOO_LARGE', `the body is larger than ${bytesMax} bytes`, { bytesMax })
 }

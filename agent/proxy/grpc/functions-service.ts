@@ -1,79 +1,59 @@
-import { once } from 'node:events'
-import { create } from '@bufbuild/protobuf'
-import type {
-  sendUnaryData,
-  ServerUnaryCall,
-  ServerWritableStream,
-  UntypedServiceImplementation,
-} from '@grpc/grpc-js'
-import type { Body, Invocation, Result } from '#agent/invoke/index.ts'
-import { InvokeChunkSchema, type InvokeRequest, InvokeResponseSchema } from '#proto/index.ts'
+import type { Body, HeaderList, Invocation, Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { collectBody } from '../body.ts'
-import { guessContentType, guessStreamContentType } from '../content-type.ts'
-import { faultOf } from '../fault-answer.ts'
+import { guessContentType, guessStreamContentType, OCTETS } from '../content-type.ts'
 import { requestIdOf } from '../request-id.ts'
-import { type CallContext, checkBody, deadlineMsOf, runCall } from './call.ts'
-import { viewOf } from './definition.ts'
-import { checkFields, headersOfMetadata, metadataOfHeaders } from './fields.ts'
-import { statusOf } from './status.ts'
+import { bodyTooLarge, type CallContext, deadlineMsOf, startCall } from './call.ts'
+import { checkFields, fieldOf, metadataOfHeaders } from './fields.ts'
+import {
+  answerFrame,
+  type InvokeAnswer,
+  type InvokeCall,
+  readInvokeRequest,
+} from './messages/index.ts'
+import { type Method, type ServerCall, statusOf } from './server/index.ts'
 
 /** Chunks of an answer are at most this large: clients refuse messages above 4 MiB by default. */
 const CHUNK_BYTES_MAX = 256 * 1024
 
-type UnaryCall = ServerUnaryCall<InvokeRequest, unknown>
-type StreamCall = ServerWritableStream<InvokeRequest, unknown>
-
 /** `shoal.v1.Functions`. */
-export function functionsService(context: CallContext): UntypedServiceImplementation {
-  const fault = (error: unknown, call: UnaryCall | StreamCall): Fault =>
-    faultOf(error, requestIdOfCall(call), context.log)
-  return {
-    invoke(call: UnaryCall, done: sendUnaryData<unknown>) {
-      const failed = (error: unknown): void => done(statusOf(fault(error, call)))
-      runCall(context, call, async (signal) => {
-        done(null, await invoke(context, call, signal))
-      }).catch(failed)
+export function functionsService(context: CallContext): Readonly<Record<string, Method>> {
+  const method = (answer: (call: ServerCall, result: Result) => Promise<void> | void): Method => ({
+    kind: 'message',
+    handle(call, message) {
+      const invocation = invocationOf(context, call, readInvokeRequest(message))
+      startCall(context, call, invocation, statusOf, (result) => answer(call, result))
     },
-    invokeStream(call: StreamCall) {
-      runCall(context, call, (signal) => invokeStream(context, call, signal)).then(
-        () => call.end(),
-        (error: unknown) => {
-          if (!call.cancelled) call.emit('error', statusOf(fault(error, call)))
-        },
-      )
-    },
-  }
-}
-
-async function invoke(context: CallContext, call: UnaryCall, signal: AbortSignal) {
-  const result = await context.invoker.invoke(invocationOf(context, call), signal)
-  const payload = await collectBody(result.body, context.bodyBytesMax)
-  const { metadata, contentType } = metadataOfHeaders(result.headers)
-  return create(InvokeResponseSchema, {
-    payload,
-    status: checkedStatus(result),
-    metadata,
-    contentType: contentType ?? guessContentType(payload),
   })
+  return {
+    invoke: method((call, result) => answerWhole(context, call, result)),
+    invokeStream: method(answerStream),
+  }
 }
 
-async function invokeStream(
-  context: CallContext,
-  call: StreamCall,
-  signal: AbortSignal,
-): Promise<void> {
-  const result = await context.invoker.invoke(invocationOf(context, call), signal)
-  const status = checkedStatus(result)
-  const { metadata, contentType } = metadataOfHeaders(result.headers)
-  let first = true
-  for await (const chunk of chunksOf(result.body)) {
-    const payload = { payload: chunk }
-    const head = { status, metadata, contentType: contentType ?? guessStreamContentType(chunk) }
-    const message = create(InvokeChunkSchema, first ? { ...payload, ...head } : payload)
-    first = false
-    if (!call.write(message)) await once(call, 'drain', { signal })
+function answerWhole(context: CallContext, call: ServerCall, result: Result): Promise<void> | void {
+  const head = headOf(result)
+  const payload = collectBody(result.body, context.bodyBytesMax)
+  const send = (whole: Buffer): void => {
+    const contentType = head.contentType ?? guessContentType(whole)
+    call.answer(answerFrame(whole, { ...head, contentType }))
   }
+  return Buffer.isBuffer(payload) ? send(payload) : payload.then(send)
+}
+
+async function answerStream(call: ServerCall, result: Result): Promise<void> {
+  let head: ReturnType<typeof headOf> | undefined = headOf(result)
+  for await (const chunk of chunksOf(result.body)) {
+    let answer: InvokeAnswer | undefined
+    if (head !== undefined) {
+      const contentType = head.contentType ?? guessStreamContentType(chunk)
+      answer = { ...head, contentType }
+      head = undefined
+    }
+    if (!call.send(answerFrame(chunk, answer))) await call.untilDrained()
+    call.signal.throwIfAborted()
+  }
+  call.finish()
 }
 
 // At least one chunk, perhaps an empty one: it carries the status. Leaving the loop early destroys the stream.
@@ -89,44 +69,46 @@ async function* chunksOf(body: Body): AsyncGenerator<Buffer> {
   if (!some) yield Buffer.alloc(0)
 }
 
-function checkedStatus({ status, body }: Result): number {
-  if (status >= 200 && status <= 599) return status
+function headOf({ status, headers, body }: Result) {
+  if (status >= 200 && status <= 599) return { status, ...metadataOfHeaders(headers) }
   if (!Buffer.isBuffer(body)) body.destroy()
   throw new Fault('FUNCTION_BAD_ANSWER', `the function answered with status ${status}`)
 }
 
-function requestIdOfCall(call: UnaryCall | StreamCall): string {
-  const [given] = call.metadata.get('x-request-id')
-  return requestIdOf(typeof given === 'string' ? given : undefined)
-}
-
-function invocationOf(context: CallContext, call: UnaryCall | StreamCall): Invocation {
-  const { request } = call
+/** @throws Fault `REQUEST_INVALID`, `BODY_TOO_LARGE` */
+function invocationOf(context: CallContext, call: ServerCall, request: InvokeCall): Invocation {
   checkFields(request)
-  checkBody(request.payload.length, context.bodyBytesMax)
-  const own = new Map(
-    Object.entries(request.metadata).map(([name, value]) => [name.toLowerCase(), value]),
-  )
-  own.set(
-    'content-type',
-    request.contentType || own.get('content-type') || 'application/octet-stream',
-  )
-  const headers: string[] = []
-  const outer = headersOfMetadata(call.metadata)
-  for (let at = 0; at + 1 < outer.length; at += 2) {
-    const name = outer[at] ?? ''
-    if (!own.has(name)) headers.push(name, outer[at + 1] ?? '')
-  }
-  for (const [name, value] of own) headers.push(name, value)
+  const { bodyBytesMax } = context
+  if (request.payload.length > bodyBytesMax) throw bodyTooLarge(bodyBytesMax)
   return {
     fn: request.function,
     method: request.method === '' ? 'POST' : request.method.toUpperCase(),
     path: request.path,
     query: request.query,
-    headers,
-    body: viewOf(request.payload),
+    headers: headersOf(call.head.metadata, request),
+    body: request.payload,
     protocol: 'grpc',
-    requestId: requestIdOfCall(call),
+    requestId: requestIdOf(fieldOf(call.head.metadata, 'x-request-id')),
     deadlineMs: deadlineMsOf(call, request.deadlineMs),
   }
+}
+
+/** The call's metadata, then those of the message, which win. */
+function headersOf(outer: HeaderList, request: InvokeCall): HeaderList {
+  const { metadata, contentType } = request
+  if (metadata.length === 0) {
+    return [...outer, 'content-type', contentType === '' ? OCTETS : contentType]
+  }
+  const own = new Map<string, string>()
+  for (let at = 0; at + 1 < metadata.length; at += 2) {
+    own.set((metadata[at] ?? '').toLowerCase(), metadata[at + 1] ?? '')
+  }
+  own.set('content-type', contentType || own.get('content-type') || OCTETS)
+  const headers: string[] = []
+  for (let at = 0; at + 1 < outer.length; at += 2) {
+    const name = outer[at] ?? ''
+    if (!own.has(name)) headers.push(name, outer[at + 1] ?? '')
+  }
+  for (const [name, value] of own) headers.push(name, value)
+  return headers
 }

@@ -1,68 +1,79 @@
-import { create } from '@bufbuild/protobuf'
+import { create, toBinary } from '@bufbuild/protobuf'
 import {
-  type sendUnaryData,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  status,
-  type UntypedServiceImplementation,
-} from '@grpc/grpc-js'
-import { HealthCheckResponseSchema, HealthListResponseSchema, ServingStatus } from '#proto/index.ts'
-
-interface Question {
-  readonly service: string
-}
-type Watcher = ServerWritableStream<Question, unknown>
+  HealthCheckRequestSchema,
+  HealthCheckResponseSchema,
+  HealthListResponseSchema,
+  ServingStatus,
+} from '#proto/index.ts'
+import { decode } from './messages/index.ts'
+import { frameOf, type Method, type ServerCall, STATUS } from './server/index.ts'
 
 const WATCHERS_MAX = 256
 
 /** `grpc.health.v1.Health`: the server as a whole (empty name) and each of its services serve until it stops. */
 export class HealthService {
   readonly #services: ReadonlySet<string>
-  readonly #watchers = new Set<Watcher>()
+  /** Who watches, and which service. */
+  readonly #watchers = new Map<ServerCall, string>()
   #serving = true
 
   constructor(services: readonly string[]) {
     this.#services = new Set(['', ...services])
   }
 
-  get implementation(): UntypedServiceImplementation {
+  get methods(): Readonly<Record<string, Method>> {
     return {
-      check: (call: ServerUnaryCall<Question, unknown>, done: sendUnaryData<unknown>) => {
-        const { service } = call.request
-        if (this.#services.has(service)) done(null, this.#answer(service))
-        else done({ code: status.NOT_FOUND, details: `unknown service ${service}` })
+      check: {
+        kind: 'message',
+        handle: (call, message) => this.#check(call, serviceOf(message)),
       },
-      list: (_call: unknown, done: sendUnaryData<unknown>) => {
-        const statuses = [...this.#services].map((service) => [service, this.#answer(service)])
-        done(null, create(HealthListResponseSchema, { statuses: Object.fromEntries(statuses) }))
+      list: { kind: 'message', handle: (call) => this.#list(call) },
+      watch: {
+        kind: 'message',
+        handle: (call, message) => this.#watch(call, serviceOf(message)),
       },
-      watch: (call: Watcher) => this.#watch(call),
     }
   }
 
   /** Tells everybody who watches, and ends their calls, so that they do not hold up the shutdown. */
   stop(): void {
     this.#serving = false
-    for (const call of this.#watchers) {
-      call.write(this.#answer(call.request.service))
-      call.end()
+    for (const [call, service] of this.#watchers) {
+      call.send(this.#answer(service))
+      call.finish()
     }
-    this.#watchers.clear()
   }
 
-  #watch(call: Watcher): void {
+  #check(call: ServerCall, service: string): void {
+    if (this.#services.has(service)) return call.answer(this.#answer(service))
+    call.fail({ code: STATUS.notFound, message: `unknown service ${service}` })
+  }
+
+  #list(call: ServerCall): void {
+    const status = this.#serving ? ServingStatus.SERVING : ServingStatus.NOT_SERVING
+    const statuses = [...this.#services].map((service) => [service, { status }])
+    const list = create(HealthListResponseSchema, { statuses: Object.fromEntries(statuses) })
+    call.answer(frameOf(toBinary(HealthListResponseSchema, list)))
+  }
+
+  #watch(call: ServerCall, service: string): void {
     if (this.#watchers.size >= WATCHERS_MAX) {
-      call.emit('error', { code: status.RESOURCE_EXHAUSTED, details: 'too many watchers' })
+      call.fail({ code: STATUS.resourceExhausted, message: 'too many watchers' })
       return
     }
-    this.#watchers.add(call)
-    call.on('cancelled', () => this.#watchers.delete(call))
-    call.write(this.#answer(call.request.service))
+    this.#watchers.set(call, service)
+    call.onOver = () => this.#watchers.delete(call)
+    call.send(this.#answer(service))
   }
 
-  #answer(service: string) {
+  #answer(service: string): Buffer {
     const known = this.#serving ? ServingStatus.SERVING : ServingStatus.NOT_SERVING
-    const serving = this.#services.has(service) ? known : ServingStatus.SERVICE_UNKNOWN
-    return create(HealthCheckResponseSchema, { status: serving })
+    const status = this.#services.has(service) ? known : ServingStatus.SERVICE_UNKNOWN
+    const answer = create(HealthCheckResponseSchema, { status })
+    return frameOf(toBinary(HealthCheckResponseSchema, answer))
   }
+}
+
+function serviceOf(message: Buffer): string {
+  return decode(HealthCheckRequestSchema, message).service
 }

@@ -7,10 +7,19 @@ import {
   toBinary,
 } from '@bufbuild/protobuf'
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt'
-import { type ServerDuplexStream, status, type UntypedServiceImplementation } from '@grpc/grpc-js'
-import { type ServerReflectionRequest, ServerReflectionResponseSchema } from '#proto/index.ts'
-
-type Call = ServerDuplexStream<ServerReflectionRequest, unknown>
+import {
+  type ServerReflectionRequest,
+  ServerReflectionRequestSchema,
+  ServerReflectionResponseSchema,
+} from '#proto/index.ts'
+import { decode } from './messages/index.ts'
+import {
+  frameOf,
+  type MessageConsumer,
+  type Method,
+  type ServerCall,
+  STATUS,
+} from './server/index.ts'
 
 const CALLS_MAX = 256
 
@@ -24,7 +33,7 @@ export class ReflectionService {
   readonly #services: readonly DescService[]
   readonly #files = new Map<string, DescFile>()
   readonly #types: Registry
-  readonly #calls = new Set<Call>()
+  readonly #calls = new Set<ServerCall>()
 
   constructor(files: readonly DescFile[]) {
     for (const file of files) this.#addFile(file)
@@ -32,14 +41,13 @@ export class ReflectionService {
     this.#types = createRegistry(...this.#files.values())
   }
 
-  get implementation(): UntypedServiceImplementation {
-    return { serverReflectionInfo: (call: Call) => this.#serve(call) }
+  get methods(): Readonly<Record<string, Method>> {
+    return { serverReflectionInfo: { kind: 'stream', open: (call) => this.#serve(call) } }
   }
 
   /** Ends all calls, so that they do not hold up the shutdown. */
   stop(): void {
-    for (const call of this.#calls) call.end()
-    this.#calls.clear()
+    for (const call of this.#calls) call.finish()
   }
 
   #addFile(file: DescFile): void {
@@ -48,32 +56,36 @@ export class ReflectionService {
     for (const dependency of file.dependencies) this.#addFile(dependency)
   }
 
-  #serve(call: Call): void {
+  #serve(call: ServerCall): MessageConsumer {
     if (this.#calls.size >= CALLS_MAX) {
-      call.emit('error', { code: status.RESOURCE_EXHAUSTED, details: 'too many reflection calls' })
-      return
+      call.fail({ code: STATUS.resourceExhausted, message: 'too many reflection calls' })
+    } else {
+      this.#calls.add(call)
+      call.onOver = () => this.#calls.delete(call)
     }
-    this.#calls.add(call)
-    call.on('cancelled', () => this.#calls.delete(call))
-    call.on('data', (question: ServerReflectionRequest) => {
-      if (!call.write(this.#answer(question))) {
-        call.pause()
-        call.once('drain', () => call.resume())
-      }
-    })
-    call.on('end', () => {
-      this.#calls.delete(call)
-      call.end()
-    })
+    return {
+      message: (bytes) => this.#take(call, bytes),
+      end: () => call.finish(),
+    }
   }
 
-  #answer(question: ServerReflectionRequest) {
-    const messageResponse = this.#response(question)
-    return create(ServerReflectionResponseSchema, {
+  /** The caller's next question waits until it has taken this answer. */
+  #take(call: ServerCall, bytes: Buffer): void {
+    if (call.send(this.#answer(decode(ServerReflectionRequestSchema, bytes)))) return
+    call.pause()
+    call.untilDrained().then(
+      () => call.resume(),
+      () => undefined, // The call is over.
+    )
+  }
+
+  #answer(question: ServerReflectionRequest): Buffer {
+    const answer = create(ServerReflectionResponseSchema, {
       validHost: question.host,
       originalRequest: question,
-      messageResponse,
+      messageResponse: this.#response(question),
     })
+    return frameOf(toBinary(ServerReflectionResponseSchema, answer))
   }
 
   #response({ messageRequest }: ServerReflectionRequest) {
@@ -100,7 +112,7 @@ export class ReflectionService {
       }
     } catch (error) {
       if (!(error instanceof NotFound)) throw error
-      const value = { errorCode: status.NOT_FOUND, errorMessage: error.message }
+      const value = { errorCode: STATUS.notFound, errorMessage: error.message }
       return { case: 'errorResponse' as const, value }
     }
   }

@@ -1,68 +1,50 @@
 import { isUtf8 } from 'node:buffer'
-import { create } from '@bufbuild/protobuf'
-import {
-  type sendUnaryData,
-  type ServerUnaryCall,
-  status,
-  type StatusObject,
-  type UntypedServiceImplementation,
-} from '@grpc/grpc-js'
-import { ResponseSchema } from '#proto/index.ts'
+import type { Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { collectBody } from '../body.ts'
-import { faultOf } from '../fault-answer.ts'
 import { requestIdOf } from '../request-id.ts'
-import { type CallContext, checkBody, deadlineMsOf, runCall } from './call.ts'
-import { headersOfMetadata } from './fields.ts'
-import { statusOf } from './status.ts'
-
-type Call = ServerUnaryCall<{ functionIdentifier: string; data: string }, unknown>
+import { bodyTooLarge, type CallContext, deadlineMsOf, startCall } from './call.ts'
+import { type DataCall, readData, textFrame } from './messages/index.ts'
+import { type Method, type ServerCall, STATUS, type Status, statusOf } from './server/index.ts'
 
 /** `openfogstack.tinyfaas.tinyfaas.TinyFaaS`: what clients of tinyFaaS see, down to the texts of its errors. */
-export function tinyfaasService(context: CallContext): UntypedServiceImplementation {
+export function tinyfaasService(context: CallContext): Readonly<Record<string, Method>> {
   return {
-    request(call: Call, done: sendUnaryData<unknown>) {
-      const fn = call.request.functionIdentifier.replace(/^\//, '')
-      const requestId = requestIdOf(undefined)
-      const failed = (error: unknown): void =>
-        done(tinyfaasStatus(faultOf(error, requestId, context.log), fn))
-      runCall(context, call, async (signal) => {
-        const response = await invoke(context, call, fn, requestId, signal)
-        done(null, create(ResponseSchema, { response }))
-      }).catch(failed)
+    request: {
+      kind: 'message',
+      handle: (call, message) => handle(context, call, readData(message)),
     },
   }
 }
 
-async function invoke(
-  context: CallContext,
-  call: Call,
-  fn: string,
-  requestId: string,
-  signal: AbortSignal,
-): Promise<string> {
-  const body = Buffer.from(call.request.data)
-  checkBody(body.length, context.bodyBytesMax)
-  const headers = headersOfMetadata(call.metadata)
-  headers.push('authority', call.getHost(), 'content-type', 'application/grpc')
-  const result = await context.invoker.invoke(
-    {
-      fn,
-      method: 'POST',
-      path: '',
-      query: '',
-      headers,
-      body,
-      protocol: 'grpc',
-      requestId,
-      deadlineMs: deadlineMsOf(call, 0),
-    },
-    signal,
-  )
-  // The function's status is dropped, as tinyFaaS does: whatever it answers is the response.
-  const answer = await collectBody(result.body, context.bodyBytesMax)
-  if (!isUtf8(answer)) throw new NotText()
-  return answer.toString()
+function handle(context: CallContext, call: ServerCall, { functionIdentifier, data }: DataCall) {
+  const fn = functionIdentifier.replace(/^\//, '')
+  const status = (fault: Fault): Status => tinyfaasStatus(fault, fn)
+  const { bodyBytesMax } = context
+  if (data.length > bodyBytesMax) return call.fail(status(bodyTooLarge(bodyBytesMax)))
+  const { metadata, authority } = call.head
+  const invocation = {
+    fn,
+    method: 'POST',
+    path: '',
+    query: '',
+    headers: [...metadata, 'authority', authority, 'content-type', 'application/grpc'],
+    body: data,
+    protocol: 'grpc',
+    requestId: requestIdOf(undefined),
+    deadlineMs: deadlineMsOf(call, 0),
+  } as const
+  startCall(context, call, invocation, status, (result) => answer(context, call, result))
+}
+
+/** The function's status is dropped, as tinyFaaS does: whatever it answers is the response. */
+function answer(context: CallContext, call: ServerCall, result: Result): Promise<void> | void {
+  const body = collectBody(result.body, context.bodyBytesMax)
+  const send = (whole: Buffer): void => {
+    if (!isUtf8(whole)) throw new NotText()
+    call.answer(textFrame(whole))
+  }
+  return Buffer.isBuffer(body) ? send(body) : body.then(send)
 }
 
 /** The response is a string by its proto, and a string must be UTF-8. */
@@ -72,12 +54,12 @@ class NotText extends Fault {
   }
 }
 
-function tinyfaasStatus(fault: Fault, fn: string): StatusObject {
-  const { metadata } = statusOf(fault)
+function tinyfaasStatus(fault: Fault, fn: string): Status {
+  const { trailers = [] } = statusOf(fault)
   if (fault instanceof NotText) {
-    return { code: status.INTERNAL, details: 'string field contains invalid UTF-8', metadata }
+    return { code: STATUS.internal, message: 'string field contains invalid UTF-8', trailers }
   }
-  const details =
+  const message =
     fault.code === 'FUNCTION_UNKNOWN' ? `function ${fn} not found` : `error calling function ${fn}`
-  return { code: status.UNKNOWN, details, metadata }
+  return { code: STATUS.unknown, message, trailers }
 }

@@ -1,32 +1,23 @@
-import type { ServerResponse } from 'node:http'
 import { FAULTS, type Fault } from '#shared/fault.ts'
 import { retryAfterSecondsOf } from '../fault-answer.ts'
+import type { AnswerHead } from './answer-head.ts'
 
-/** The answer's body for a fault: the same shape everywhere in the system. */
-export function faultJson(fault: Fault): string {
-  const { code, message } = fault
-  return JSON.stringify({ code, message, retry: FAULTS[code].retry })
-}
-
-/** Answers with a fault. The header must not have been sent. */
-export function answerFault(
-  response: ServerResponse,
+/**
+ * The answer that tells a fault: the same shape everywhere in the system.
+ *
+ * @param requestId - undefined for a request whose head could not be read
+ * @param status - default: the fault's own
+ */
+export function faultAnswer(
   fault: Fault,
-  requestId: string,
-  close = false,
-): void {
-  const body = faultJson(fault)
-  const headers: string[] = [
-    'content-type',
-    'application/json',
-    'content-length',
-    String(Buffer.byteLength(body)),
-    'x-request-id',
-    requestId,
-  ]
+  requestId: string | undefined,
+  status: number = FAULTS[fault.code].http,
+): { readonly head: AnswerHead; readonly body: Buffer } {
+  const { code, message } = fault
+  const body = Buffer.from(JSON.stringify({ code, message, retry: FAULTS[code].retry }))
   const retryAfter = retryAfterSecondsOf(fault)
-  if (retryAfter !== undefined) headers.push('retry-after', String(retryAfter))
-  if (close) headers.push('connection', 'close')
-  response.writeHead(FAULTS[fault.code].http, headers)
-  response.end(body)
+  let lines = `content-type: application/json\r\ncontent-length: ${body.length}\r\n`
+  if (requestId !== undefined) lines += `x-request-id: ${requestId}\r\n`
+  if (retryAfter !== undefined) lines += `retry-after: ${retryAfter}\r\n`
+  return { head: { status, lines, dated: false }, body }
 }

@@ -1,233 +1,242 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import { pipeline, type Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import type { Body, Invocation, Invoker, Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { guessContentType, guessStreamContentType } from '../content-type.ts'
 import { faultOf } from '../fault-answer.ts'
 import type { ProxyLog } from '../log.ts'
 import { requestIdOf } from '../request-id.ts'
-import { answerFault } from './answer-fault.ts'
-import { type AnswerFields, readAnswerFields, readRequestFields } from './fields.ts'
-import { bodyTooLarge, collectRequest, drainRequest, LimitedBody } from './limited-body.ts'
+import { faultAnswer } from './answer-fault.ts'
+import { type AnswerHead, fieldLines } from './answer-head.ts'
+import type { ByteBudget } from './byte-budget.ts'
+import { Caller } from './caller.ts'
+import { type AnswerFields, readAnswerFields, type RequestFields } from './fields.ts'
+import type { Framing } from './framing.ts'
+import { type BodyTarget, bodyTooLarge, CountedBody, GatheredBody } from './request-body.ts'
+import type { RequestHead } from './request-parser.ts'
 import { readTarget } from './target.ts'
 
 /** Up to here a body is read whole before the function is called; above it is streamed. */
 const COLLECT_BYTES_MAX = 64 * 1024
 
-const NOTHING = Buffer.alloc(0)
-
 export interface CallContext {
   readonly invoker: Invoker
   readonly bodyBytesMax: number
-  readonly headerFieldsMax: number
   readonly log: ProxyLog
-  /** Called once when the answer has been handed to the connection, or the connection has gone. */
-  onEnd(call: HttpCall): void
+  /** Bodies being collected at one moment take memory before any limit of a function applies. */
+  readonly collecting: ByteBudget
+}
+
+/** What a call needs of its connection. */
+export interface CallConnection {
+  /** Asks for the body, when the caller waits for `100 Continue`. */
+  continue(): void
+  /** Where the body shall go. */
+  readTo(target: BodyTarget): void
+  stream(bytesMax: number): Readable
+  /** Sends the answer, and with it the call has ended. */
+  answer(head: AnswerHead, body: Buffer): void
+  /** As `answer`; when the body has been handed over, the call is told to `finish`. */
+  answerStream(head: AnswerHead, body: Readable): void
+  /** Ends the connection at once. */
+  destroy(): void
 }
 
 /** One request on its way to a function and back. */
 export class HttpCall {
-  readonly request: IncomingMessage
-  readonly #response: ServerResponse
   readonly #context: CallContext
-  readonly #abort = new AbortController()
-  #requestId = ''
-  /** The caller waits for `100 Continue` before it sends the body. */
-  #continueOwed: boolean
-  #hasBody = false
-  #stream: LimitedBody | undefined
-  #ended = false
+  readonly #connection: CallConnection
+  readonly #head: RequestHead
+  readonly #fields: RequestFields
+  readonly #framing: Framing
+  readonly #caller = new Caller()
+  readonly #requestId: string
+  #stream: Readable | undefined
+  /** A function's answer that waits for its first bytes. */
+  #awaited: Readable | undefined
+  #bodyFault: Fault | undefined
+  #promisedBytes = 0
+  #state: 'open' | 'streaming' | 'over' = 'open'
 
   constructor(
     context: CallContext,
-    request: IncomingMessage,
-    response: ServerResponse,
-    expectsContinue: boolean,
+    connection: CallConnection,
+    head: RequestHead,
+    fields: RequestFields,
+    framing: Framing,
   ) {
     this.#context = context
-    this.request = request
-    this.#response = response
-    this.#continueOwed = expectsContinue
+    this.#connection = connection
+    this.#head = head
+    this.#fields = fields
+    this.#framing = framing
+    this.#requestId = requestIdOf(fields.requestId)
   }
 
   start(): void {
-    const { invoker, bodyBytesMax, headerFieldsMax } = this.#context
-    const fields = readRequestFields(this.request.rawHeaders)
-    this.#requestId = requestIdOf(fields.requestId)
-    this.#hasBody = fields.chunked || fields.contentLength > 0
-    if (this.request.rawHeaders.length > headerFieldsMax * 2) {
-      return this.#refuse('REQUEST_INVALID', `more than ${headerFieldsMax} header fields`)
-    }
-    const deadlineMs = readDeadlineMs(fields.deadline)
+    const { invoker, bodyBytesMax } = this.#context
+    const deadlineMs = readDeadlineMs(this.#fields.deadline)
     if (deadlineMs === 'invalid') {
       return this.#refuse('REQUEST_INVALID', 'X-Shoal-Deadline-Ms: milliseconds, at least 1')
     }
-    const { path, query } = readTarget(this.request.url ?? '')
+    const { path, query } = readTarget(this.#head.target)
+    if (!isDecodable(path)) return this.#refuse('REQUEST_INVALID', 'a broken escape in the path')
     const target = invoker.match(path)
     if (target === undefined) {
       return this.#refuse('FUNCTION_UNKNOWN', `no function answers at /${path}`)
     }
-    if (fields.contentLength > bodyBytesMax) return this.#fail(bodyTooLarge(bodyBytesMax))
-    const call = (body: Body): void => {
+    const { contentLength } = this.#framing
+    if (contentLength > bodyBytesMax) return this.#fail(bodyTooLarge(bodyBytesMax))
+    const { background } = this.#fields
+    this.#readBody((body) => {
       const invocation: Invocation = {
         fn: target.fn,
-        method: this.request.method ?? 'GET',
+        method: this.#head.method,
         path: target.rest,
         query,
-        headers: fields.forFunction,
+        headers: this.#fields.forFunction,
         body,
-        protocol: fields.background ? 'async' : 'http',
+        protocol: background ? 'async' : 'http',
         requestId: this.#requestId,
         deadlineMs,
       }
-      if (fields.background) this.#accept(invocation)
+      if (background) this.#accept(invocation)
       else this.#invoke(invocation)
-    }
-    this.#readBody(fields.contentLength, fields.chunked, fields.background, call)
+    })
   }
 
   /** The caller has gone: cancels the function's work, and there is nobody to answer. */
   abandon(): void {
-    if (this.#ended) return
-    this.#end()
-    this.#abort.abort(new Fault('CALLER_GONE', 'the caller has gone'))
+    if (this.#state === 'over') return
+    this.#end('over')
+    this.#caller.leave(new Fault('CALLER_GONE', 'the caller has gone'))
+    this.#awaited?.destroy()
+    this.#stream?.destroy()
   }
 
   /** The proxy stops: cancels the function's work and tells the caller why, if it still can. */
   cancel(fault: Fault): void {
-    if (this.#ended) return
-    if (this.#response.headersSent) {
-      this.#response.destroy()
-      this.#end()
-    } else {
-      this.#fail(fault)
-    }
-    this.#abort.abort(fault)
+    const before = this.#state
+    this.#fail(fault)
+    if (before !== 'over') this.#caller.leave(fault)
+    if (before === 'streaming') this.#connection.destroy()
   }
 
-  /** Makes this answer the connection's last. */
-  closeAfterAnswer(): void {
-    this.#response.shouldKeepAlive = false
+  /** The streamed answer has been handed to the connection. */
+  finish(): void {
+    this.#end('over')
+    this.#stream?.destroy()
   }
 
-  /** Answers that the proxy is stopping, without calling anything. */
-  refuse(fault: Fault): void {
-    answerFault(this.#response, fault, requestIdOf(undefined), true)
-    this.#end()
-  }
-
-  #readBody(
-    contentLength: number,
-    chunked: boolean,
-    background: boolean,
-    call: (body: Body) => void,
-  ): void {
-    if (!chunked && contentLength <= 0) return call(NOTHING)
-    if (this.#continueOwed) {
-      this.#continueOwed = false
-      this.#response.writeContinue()
-    }
+  #readBody(call: (body: Body) => void): void {
+    const { contentLength, chunked } = this.#framing
+    const { background } = this.#fields
+    if (!chunked && contentLength === 0) return call(NOTHING)
+    this.#connection.continue()
     const { bodyBytesMax } = this.#context
-    // A call in the background outlives the connection, so its body must be here before the 202.
-    if (!background && (chunked || contentLength > COLLECT_BYTES_MAX)) {
-      this.#stream = new LimitedBody(this.request, bodyBytesMax)
+    const done = (body: Buffer | Fault): void => {
+      this.#giveBack()
+      if (this.#state !== 'open') return
+      if (Buffer.isBuffer(body)) call(body)
+      else this.#fail(body)
+    }
+    if (!chunked && contentLength <= COLLECT_BYTES_MAX && this.#promise(contentLength)) {
+      return this.#connection.readTo(new CountedBody(contentLength, done))
+    }
+    if (!background) {
+      this.#stream = this.#connection.stream(bodyBytesMax)
       return call(this.#stream)
     }
-    collectRequest(this.request, chunked ? -1 : contentLength, bodyBytesMax, (body) => {
-      if (this.#ended) return
-      if (body instanceof Fault) return this.#fail(body)
-      call(body)
-    })
+    // A call in the background outlives the connection, so its body must be here before the 202.
+    if (!this.#promise(chunked ? bodyBytesMax : contentLength)) return this.#fail(tooManyBodies())
+    this.#connection.readTo(new GatheredBody(bodyBytesMax, done))
+  }
+
+  #promise(bytes: number): boolean {
+    if (!this.#context.collecting.take(bytes)) return false
+    this.#promisedBytes = bytes
+    return true
+  }
+
+  #giveBack(): void {
+    if (this.#promisedBytes === 0) return
+    this.#context.collecting.give(this.#promisedBytes)
+    this.#promisedBytes = 0
   }
 
   #accept(invocation: Invocation): void {
     const accepted = (): void => {
-      if (this.#ended) return
-      this.#response.writeHead(202, ['content-length', '0', 'x-request-id', this.#requestId])
-      this.#response.end()
-      this.#end()
+      if (this.#state !== 'open') return
+      this.#send(202, 'content-length: 0\r\n', false, NOTHING)
     }
     this.#context.invoker.accept(invocation).then(accepted, (error: unknown) => this.#fail(error))
   }
 
   #invoke(invocation: Invocation): void {
-    let bodyFault: Fault | undefined
     this.#stream?.on('error', (error) => {
-      bodyFault = faultOf(error, this.#requestId, this.#context.log)
-      this.#abort.abort(bodyFault)
+      const fault = faultOf(error, this.#requestId, this.#context.log)
+      this.#bodyFault = fault
+      this.#caller.leave(fault)
     })
-    this.#context.invoker.invoke(invocation, this.#abort.signal).then(
+    this.#context.invoker.start(
+      invocation,
+      this.#caller,
       (result) => this.#answer(result),
       // A body that broke off is the cause, whatever the function made of it.
-      (error: unknown) => this.#fail(bodyFault ?? error),
+      (error) => this.#fail(this.#bodyFault ?? error),
     )
   }
 
   #answer(result: Result): void {
-    if (this.#ended) return destroyBody(result.body)
+    if (this.#state !== 'open') return destroyBody(result.body)
     const { status, body } = result
     if (!(status >= 200 && status <= 599)) {
       destroyBody(body)
       return this.#refuse('FUNCTION_BAD_ANSWER', `the function answered with status ${status}`)
     }
     const fields = readAnswerFields(result.headers)
+    let lines: string
     try {
-      if (this.request.method === 'HEAD' || status === 204 || status === 205 || status === 304) {
-        this.#sendHead(status, fields, body)
-      } else if (Buffer.isBuffer(body)) {
-        this.#sendWhole(status, fields, body)
-      } else if (fields.typed) {
-        this.#sendStream(status, fields, body)
-      } else {
-        this.#sendUntypedStream(status, fields, body)
-      }
+      lines = fieldLines(fields.headers)
     } catch (error) {
       destroyBody(body)
-      this.#badHeader(error)
+      const message = error instanceof Error ? error.message : String(error)
+      const text = `the function's header cannot be sent: ${message}`
+      return this.#refuse('FUNCTION_BAD_ANSWER', text)
+    }
+    if (isBodiless(status) || this.#head.method === 'HEAD') {
+      this.#answerBodiless(status, lines, fields, body)
+    } else if (Buffer.isBuffer(body)) {
+      this.#send(status, lines + wholeLines(fields, body), fields.dated, body)
+    } else if (fields.typed) {
+      this.#sendStream(status, lines, fields, body)
+    } else {
+      this.#answerUntyped(status, lines, fields, body)
     }
   }
 
   /** An answer that has no body by its kind (RFC 9110 section 6.4.1), whatever the function gave. */
-  #sendHead(status: number, fields: AnswerFields, body: Body): void {
-    const { headers, contentLength } = fields
-    if (status === 205) headers.push('content-length', '0')
+  #answerBodiless(status: number, lines: string, fields: AnswerFields, body: Body): void {
+    let more = ''
+    if (status === 205) more = 'content-length: 0\r\n'
     else if (status !== 204) {
-      if (Buffer.isBuffer(body) && body.length > 0) {
-        headers.push('content-length', String(body.length))
-      } else if (contentLength !== undefined && /^\d+$/.test(contentLength)) {
-        headers.push('content-length', contentLength)
+      const { contentLength } = fields
+      if (Buffer.isBuffer(body) && body.length > 0) more = lengthLine(body)
+      else if (contentLength !== undefined && /^\d+$/.test(contentLength)) {
+        more = `content-length: ${contentLength}\r\n`
       }
       if (status !== 304 && !fields.typed && Buffer.isBuffer(body)) {
-        headers.push('content-type', guessContentType(body))
+        more += typeLine(guessContentType(body))
       }
     }
     destroyBody(body)
-    headers.push('x-request-id', this.#requestId)
-    this.#response.writeHead(status, headers)
-    this.#response.end()
-    this.#end()
-  }
-
-  #sendWhole(status: number, fields: AnswerFields, body: Buffer): void {
-    const { headers } = fields
-    if (!fields.typed) headers.push('content-type', guessContentType(body))
-    headers.push('content-length', String(body.length), 'x-request-id', this.#requestId)
-    this.#response.writeHead(status, headers)
-    this.#response.end(body)
-    this.#end()
-  }
-
-  #sendStream(status: number, fields: AnswerFields, body: Readable): void {
-    fields.headers.push('x-request-id', this.#requestId)
-    this.#response.writeHead(status, fields.headers)
-    this.#response.flushHeaders()
-    // A body that breaks off destroys the connection: the only way left to say that the answer is incomplete.
-    pipeline(body, this.#response, () => this.#end())
+    this.#send(status, lines + more, fields.dated, NOTHING)
   }
 
   /** The first chunk tells the content type. */
-  #sendUntypedStream(status: number, fields: AnswerFields, body: Readable): void {
+  #answerUntyped(status: number, lines: string, fields: AnswerFields, body: Readable): void {
+    this.#awaited = body
     const stop = (): void => {
+      this.#awaited = undefined
       body.off('readable', onReadable)
       body.off('error', onError)
       body.off('close', onClose)
@@ -240,26 +249,14 @@ export class HttpCall {
     const onReadable = (): void => {
       const first: Buffer | null = body.read()
       stop()
-      if (this.#ended) return destroyBody(body)
+      if (this.#state !== 'open') return destroyBody(body)
       if (first !== null) body.unshift(first)
-      fields.headers.push('content-type', guessStreamContentType(first ?? NOTHING))
-      try {
-        this.#sendStream(status, fields, body)
-      } catch (error) {
-        destroyBody(body)
-        this.#badHeader(error)
-      }
+      const type = typeLine(guessStreamContentType(first ?? NOTHING))
+      this.#sendStream(status, lines + type, fields, body)
     }
     body.on('readable', onReadable)
     body.on('error', onError)
     body.on('close', onClose)
-    this.#abort.signal.addEventListener('abort', () => destroyBody(body), { once: true })
-  }
-
-  #badHeader(error: unknown): void {
-    if (this.#response.headersSent) throw error
-    const message = error instanceof Error ? error.message : String(error)
-    this.#refuse('FUNCTION_BAD_ANSWER', `the function's header cannot be sent: ${message}`)
   }
 
   #refuse(code: 'REQUEST_INVALID' | 'FUNCTION_UNKNOWN' | 'FUNCTION_BAD_ANSWER', message: string) {
@@ -267,25 +264,71 @@ export class HttpCall {
   }
 
   #fail(error: unknown): void {
-    if (this.#ended) return
+    if (this.#state !== 'open') return
+    this.#end('over')
     const fault = faultOf(error, this.#requestId, this.#context.log)
-    answerFault(this.#response, fault, this.#requestId)
-    this.#end()
+    const { head, body } = faultAnswer(fault, this.#requestId)
+    this.#connection.answer(head, this.#head.method === 'HEAD' ? NOTHING : body)
+    this.#stream?.destroy()
   }
 
-  #end(): void {
-    if (this.#ended) return
-    this.#ended = true
-    if (this.#hasBody) {
-      this.#stream?.destroy()
-      drainRequest(this.request, this.#context.bodyBytesMax)
-    }
-    this.#context.onEnd(this)
+  #send(status: number, lines: string, dated: boolean, body: Buffer): void {
+    this.#end('over')
+    this.#connection.answer({ status, lines: lines + this.#idLine(), dated }, body)
+    this.#stream?.destroy()
   }
+
+  #sendStream(status: number, lines: string, { dated }: AnswerFields, body: Readable): void {
+    this.#end('streaming')
+    this.#connection.answerStream({ status, lines: lines + this.#idLine(), dated }, body)
+  }
+
+  #idLine(): string {
+    return `x-request-id: ${this.#requestId}\r\n`
+  }
+
+  #end(state: 'streaming' | 'over'): void {
+    this.#state = state
+    this.#giveBack()
+  }
+}
+
+const NOTHING = Buffer.alloc(0)
+
+function isBodiless(status: number): boolean {
+  return status === 204 || status === 205 || status === 304
+}
+
+function wholeLines(fields: AnswerFields, body: Buffer): string {
+  return fields.typed ? lengthLine(body) : typeLine(guessContentType(body)) + lengthLine(body)
+}
+
+function lengthLine(body: Buffer): string {
+  return `content-length: ${body.length}\r\n`
+}
+
+function typeLine(type: string): string {
+  return `content-type: ${type}\r\n`
 }
 
 function destroyBody(body: Body): void {
   if (!Buffer.isBuffer(body)) body.destroy()
+}
+
+function tooManyBodies(): Fault {
+  return new Fault('FUNCTION_SATURATED', 'too many bodies are being received', {
+    retryAfterMs: 1_000,
+  })
+}
+
+function isDecodable(path: string): boolean {
+  if (!path.includes('%')) return true
+  try {
+    decodeURIComponent(path)
+    return true
+  } catch {
+    return false
+  }
 }
 
 function readDeadlineMs(value: string | undefined): number | undefined | 'invalid' {

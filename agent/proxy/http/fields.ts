@@ -29,33 +29,40 @@ const ANSWER_DROPPED = new Set([
 export interface RequestFields {
   /** Names lower-case, without the fields that end here. */
   readonly forFunction: HeaderList
-  /** -1: not given. */
-  readonly contentLength: number
-  readonly chunked: boolean
+  readonly contentLength: string | undefined
+  /** All of its values, joined by commas. */
+  readonly transferEncoding: string | undefined
+  /** How many fields name a host. */
+  readonly hosts: number
+  readonly expect: string | undefined
   readonly requestId: string | undefined
   readonly deadline: string | undefined
   /** `X-tinyFaaS-Async` with any value but the empty one. */
   readonly background: boolean
 }
 
-/** Reads a request's header in one pass. llhttp has checked it: lengths are numbers, no value holds a line feed. */
+/** Reads a request's header in one pass. llhttp has checked it: names are tokens, no value holds a line feed. */
 export function readRequestFields(raw: readonly string[]): RequestFields {
   const forFunction: string[] = []
-  let contentLength = -1
-  let chunked = false
+  let contentLength: string | undefined
+  let transferEncoding: string | undefined
+  let hosts = 0
+  let expect: string | undefined
   let requestId: string | undefined
   let deadline: string | undefined
   let background = false
   let named: string | undefined
   for (let at = 0; at + 1 < raw.length; at += 2) {
     const name = (raw[at] ?? '').toLowerCase()
-    const value = raw[at + 1] ?? ''
+    const value = withoutSpaceBehind(raw[at + 1] ?? '')
     if (REQUEST_DROPPED.has(name)) {
-      if (name === 'transfer-encoding') chunked = true
-      else if (name === 'connection') named = named === undefined ? value : `${named},${value}`
+      if (name === 'transfer-encoding') transferEncoding = joined(transferEncoding, value)
+      else if (name === 'connection') named = joined(named, value)
+      else if (name === 'expect') expect = joined(expect, value)
       continue
     }
-    if (name === 'content-length') contentLength = Number(value)
+    if (name === 'content-length') contentLength = joined(contentLength, value)
+    else if (name === 'host') hosts += 1
     else if (name === 'x-request-id') requestId = value
     else if (name === 'x-shoal-deadline-ms') deadline = value
     else if (name === 'x-tinyfaas-async') background = value !== ''
@@ -64,17 +71,35 @@ export function readRequestFields(raw: readonly string[]): RequestFields {
   return {
     forFunction: withoutNamed(forFunction, named),
     contentLength,
-    chunked,
+    transferEncoding,
+    hosts,
+    expect,
     requestId,
     deadline,
     background,
   }
 }
 
+function joined(before: string | undefined, value: string): string {
+  return before === undefined ? value : `${before},${value}`
+}
+
+/** llhttp leaves it to its user to take off the spaces and tabs behind a value. */
+function withoutSpaceBehind(value: string): string {
+  let end = value.length
+  while (end > 0 && isSpace(value.charCodeAt(end - 1))) end -= 1
+  return end === value.length ? value : value.slice(0, end)
+}
+
+function isSpace(code: number): boolean {
+  return code === 0x20 || code === 0x09
+}
+
 /** What goes back to the caller of a function's header. */
 export interface AnswerFields {
   readonly headers: string[]
   readonly typed: boolean
+  readonly dated: boolean
   /** The function's own, which is only right for an answer whose body is not sent (HEAD, 304). */
   readonly contentLength: string | undefined
 }
@@ -83,6 +108,7 @@ export interface AnswerFields {
 export function readAnswerFields(list: HeaderList): AnswerFields {
   const headers: string[] = []
   let typed = false
+  let dated = false
   let contentLength: string | undefined
   let named: string | undefined
   for (let at = 0; at + 1 < list.length; at += 2) {
@@ -90,13 +116,14 @@ export function readAnswerFields(list: HeaderList): AnswerFields {
     const value = list[at + 1] ?? ''
     if (ANSWER_DROPPED.has(name)) {
       if (name === 'content-length') contentLength = value
-      else if (name === 'connection') named = named === undefined ? value : `${named},${value}`
+      else if (name === 'connection') named = joined(named, value)
       continue
     }
     if (name === 'content-type') typed = true
+    else if (name === 'date') dated = true
     headers.push(name, value)
   }
-  return { headers: withoutNamed(headers, named), typed, contentLength }
+  return { headers: withoutNamed(headers, named), typed, dated, contentLength }
 }
 
 /** Drops the fields that a `Connection` field names; almost always it names none. */

@@ -1,23 +1,23 @@
-import {
-  type IncomingMessage,
-  METHODS,
-  type Server,
-  type ServerResponse,
-  STATUS_CODES,
-} from 'node:http'
-import type { Socket } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import fastify, { type FastifyInstance } from 'fastify'
 import type { Invoker } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
 import type { ProxyLog } from '../log.ts'
-import { requestIdOf } from '../request-id.ts'
-import { answerFault, faultJson } from './answer-fault.ts'
-import { type CallContext, HttpCall } from './call.ts'
+import { ByteBudget } from './byte-budget.ts'
+import { type CallConnection, type CallContext, HttpCall } from './call.ts'
+import { Connection } from './connection.ts'
+import type { ConnectionHost, ConnectionTimes } from './connection-host.ts'
+import type { RequestFields } from './fields.ts'
+import type { Framing } from './framing.ts'
+import { Llhttp } from './llhttp.ts'
+import { ParserPool, type RequestHead } from './request-parser.ts'
 
 /** For answers that are written but not yet sent when the proxy closes. */
 const FLUSH_MS = 250
+
+/** Of small bodies, and those of calls in the background, that are being received at one moment; above it small ones are streamed. */
+const COLLECTING_BYTES_MAX = 64 * 1024 * 1024
 
 export interface HttpProxyOptions {
   /** `::` is dual-stack. */
@@ -36,63 +36,46 @@ export interface HttpProxyOptions {
   readonly headerFieldsMax?: number
   /** For the header to arrive, default 10,000; 408 above. */
   readonly headerTimeoutMs?: number
-  /** For the whole request to arrive, default 300,000; 408 above. */
+  /** For the whole request to arrive, and for a peer that takes nothing of its answer, default 300,000; 408 above. */
   readonly requestTimeoutMs?: number
   /** An idle connection is kept this long, default 75,000. */
   readonly idleTimeoutMs?: number
 }
 
 /** HTTP/1.1 in front of the functions: `/<function>[/rest][?query]`, any method, any body. */
-export class HttpProxy {
-  readonly #app: FastifyInstance
+export class HttpProxy implements ConnectionHost {
+  readonly parsers: ParserPool
+  readonly times: ConnectionTimes
+  readonly bodyBytesMax: number
+  nowMs = performance.now()
+  readonly #server: Server
   readonly #context: CallContext
-  readonly #calls = new Map<Socket, Set<HttpCall>>()
+  readonly #connectionsMax: number
+  readonly #connections = new Set<Connection>()
+  readonly #sweepMs: number
+  #sweeper: NodeJS.Timeout | undefined
   #closing: Promise<void> | undefined
   #drained: (() => void) | undefined
   #inFlight = 0
 
   private constructor(options: HttpProxyOptions) {
-    this.#context = {
-      invoker: options.invoker,
-      bodyBytesMax: options.bodyBytesMax,
+    const { invoker, bodyBytesMax, log } = options
+    this.parsers = new ParserPool(new Llhttp(), {
+      headerBytesMax: options.headerBytesMax ?? 16 * 1024,
       headerFieldsMax: options.headerFieldsMax ?? 128,
-      log: options.log,
-      onEnd: (call) => this.#onEnd(call),
+    })
+    this.times = {
+      headerTimeoutMs: options.headerTimeoutMs ?? 10_000,
+      requestTimeoutMs: options.requestTimeoutMs ?? 300_000,
+      idleTimeoutMs: options.idleTimeoutMs ?? 75_000,
     }
-    this.#app = fastify({
-      logger: false,
-      // Node checks the two timeouts of a request only this often; its default of 30 s would be the real limit.
-      http: {
-        maxHeaderSize: options.headerBytesMax ?? 16 * 1024,
-        headersTimeout: options.headerTimeoutMs ?? 10_000,
-        connectionsCheckingInterval: Math.min(options.headerTimeoutMs ?? 10_000, 5_000),
-        insecureHTTPParser: false,
-      },
-      requestTimeout: options.requestTimeoutMs ?? 300_000,
-      keepAliveTimeout: options.idleTimeoutMs ?? 75_000,
-      return503OnClosing: false,
-      exposeHeadRoutes: false,
-      clientErrorHandler: answerBrokenRequest,
-      frameworkErrors: (error, request, reply) => {
-        // The one there is for us: a path with a broken percent-encoding. It never reaches a hook.
-        reply.hijack()
-        answerFault(
-          reply.raw,
-          new Fault('REQUEST_INVALID', error.message),
-          requestIdOf(header(request.raw, 'x-request-id')),
-        )
-      },
-      routerOptions: { maxParamLength: 64 * 1024 },
-    })
-    const { server } = this.#app
-    server.maxConnections = options.connectionsMax ?? 10_000
-    // One more than allowed: above it Node drops fields without a word, and we want to refuse.
-    server.maxHeadersCount = this.#context.headerFieldsMax + 1
-    server.on('connection', (socket) => this.#onConnection(socket))
-    server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
-      this.#serve(request, response, true)
-    })
-    this.#route()
+    this.bodyBytesMax = bodyBytesMax
+    this.#connectionsMax = options.connectionsMax ?? 10_000
+    const collecting = new ByteBudget(COLLECTING_BYTES_MAX)
+    this.#context = { invoker, bodyBytesMax, log, collecting }
+    this.#sweepMs = Math.min(1_000, Math.ceil(Math.min(...Object.values(this.times)) / 4))
+    this.#server = createServer({ noDelay: true, allowHalfOpen: true })
+    this.#server.on('connection', (socket) => this.#connect(socket))
   }
 
   /** @throws Fault `PORT_TAKEN`, `CONFIG_INVALID` */
@@ -100,9 +83,8 @@ export class HttpProxy {
     const proxy = new HttpProxy(options)
     const { host, port } = options
     try {
-      await listenDualStack(host, (address) => proxy.#app.listen({ host: address, port }))
+      await listenDualStack(host, (address) => proxy.#listen(address, port))
     } catch (error) {
-      await proxy.#app.close()
       throw listenFault(error, { what: 'HTTP', host, port, setting: 'SHOAL_HTTP_PORT' })
     }
     return proxy
@@ -118,6 +100,10 @@ export class HttpProxy {
     return this.#inFlight
   }
 
+  get closing(): boolean {
+    return this.#closing !== undefined
+  }
+
   /**
    * Refuses new calls with `SHUTTING_DOWN`, lets those in flight finish for up to `drainMs`, then cancels them and closes
    * every connection. Idempotent.
@@ -131,92 +117,82 @@ export class HttpProxy {
     await this.close()
   }
 
-  get #server(): Server {
-    return this.#app.server
+  opened(
+    connection: CallConnection,
+    head: RequestHead,
+    fields: RequestFields,
+    framing: Framing,
+  ): HttpCall {
+    this.#inFlight += 1
+    return new HttpCall(this.#context, connection, head, fields, framing)
   }
 
-  #route(): void {
-    for (const method of METHODS) {
-      if (method === 'CONNECT' || this.#app.supportedMethods.includes(method)) continue
-      this.#app.addHttpMethod(method, { hasBody: true })
-    }
-    // Hijacked before fastify looks at the body: bodies are the function's business, whatever their type.
-    this.#app.addHook('onRequest', (request, reply) => {
-      reply.hijack()
-      this.#serve(request.raw, reply.raw, false)
-    })
-    this.#app.all('/*', () => undefined)
-  }
-
-  #onConnection(socket: Socket): void {
-    const calls = new Set<HttpCall>()
-    this.#calls.set(socket, calls)
-    socket.once('close', () => {
-      this.#calls.delete(socket)
-      for (const call of calls) call.abandon()
-    })
-  }
-
-  #serve(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
-    const call = new HttpCall(this.#context, request, response, expectsContinue)
-    this.#calls.get(request.socket)?.add(call)
-    this.#inFlight++
-    if (this.#closing !== undefined)
-      call.refuse(new Fault('SHUTTING_DOWN', 'this node is stopping'))
+  serve(call: HttpCall): void {
+    if (this.closing) call.cancel(stopping())
     else call.start()
   }
 
-  #onEnd(call: HttpCall): void {
-    this.#calls.get(call.request.socket)?.delete(call)
-    this.#inFlight--
+  ended(): void {
+    this.#inFlight -= 1
     if (this.#inFlight === 0) this.#drained?.()
+  }
+
+  #listen(host: string, port: number): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    this.#server.once('error', reject)
+    this.#server.listen(port, host, () => {
+      this.#server.off('error', reject)
+      resolve()
+    })
+    return promise
+  }
+
+  #connect(socket: Socket): void {
+    if (this.#connections.size >= this.#connectionsMax || this.closing) {
+      socket.destroy()
+      return
+    }
+    if (this.#sweeper === undefined) {
+      this.nowMs = performance.now()
+      this.#sweeper = setInterval(() => this.#sweep(), this.#sweepMs)
+    }
+    const connection = new Connection(socket, this, () => this.#disconnected(connection))
+    this.#connections.add(connection)
+  }
+
+  #disconnected(connection: Connection): void {
+    this.#connections.delete(connection)
+    if (this.#connections.size > 0) return
+    clearInterval(this.#sweeper)
+    this.#sweeper = undefined
+  }
+
+  #sweep(): void {
+    // What is due by a time taken before this one may be early by one sweep, so all are looked at one sweep late.
+    const before = this.nowMs
+    this.nowMs = performance.now()
+    for (const connection of this.#connections) connection.sweep(before)
   }
 
   async #close(drainMs: number): Promise<void> {
     const stopped = new Promise<void>((resolve) => {
       this.#server.close(() => resolve())
     })
-    // Told to the caller with the last answer of its connection, so that it does not send more.
-    for (const calls of this.#calls.values()) [...calls].at(-1)?.closeAfterAnswer()
-    const idle = setInterval(() => this.#server.closeIdleConnections(), 20)
-    this.#server.closeIdleConnections()
     const drained = new Promise<void>((resolve) => {
       this.#drained = resolve
       if (this.#inFlight === 0) resolve()
     })
+    for (const connection of this.#connections) connection.shutDown()
     await Promise.race([drained, sleep(drainMs, undefined, { ref: false })])
-    const fault = new Fault('SHUTTING_DOWN', 'this node is stopping')
-    for (const calls of this.#calls.values()) {
-      for (const call of calls) call.cancel(fault)
-    }
+    for (const connection of this.#connections) connection.cancel(stopping())
     // An answer that was just written is still on its way out: connections get a moment to end by themselves.
-    await Promise.race([stopped, sleep(FLUSH_MS, undefined, { ref: false })])
-    clearInterval(idle)
-    this.#server.closeAllConnections()
+    const flushedAtMs = performance.now() + FLUSH_MS
+    while (this.#connections.size > 0 && performance.now() < flushedAtMs) await sleep(5)
+    for (const connection of this.#connections) connection.destroy()
     await stopped
-    await this.#app.close()
   }
 }
 
-function header(request: IncomingMessage, name: string): string | undefined {
-  const value = request.headers[name]
-  return typeof value === 'string' ? value : undefined
-}
-
-/** What the HTTP parser refuses: 400, 408 and 431 in the shape of every other fault, and the end of the connection. */
-function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || socket.destroyed) return
-  const status =
-    error.code === 'HPE_HEADER_OVERFLOW'
-      ? 431
-      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? 408
-        : 400
-  const body = faultJson(
-    new Fault('REQUEST_INVALID', `not a valid HTTP request: ${error.code ?? error.message}`),
-  )
-  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json\r\n`
-  const length = `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n`
-  if (socket.writable) socket.end(head + length + body)
-  else socket.destroy()
+function stopping(): Fault {
+  return new Fault('SHUTTING_DOWN', 'this node is stopping')
 }

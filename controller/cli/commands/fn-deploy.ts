@@ -2,6 +2,7 @@ import path from 'node:path'
 import { Command } from 'commander'
 import type { ApiClient } from '#controller/api-client/index.ts'
 import { Fault } from '#shared/fault.ts'
+import { LIMITS } from '#shared/limits.ts'
 import type { NodeView, Release, Rollout } from '#shared/schemas/api.ts'
 import type { FunctionSettings } from '#shared/schemas/command.ts'
 import type { Arch, Runtime } from '#shared/schemas/names.ts'
@@ -14,13 +15,16 @@ import { packFolder } from '../pack-folder.ts'
 import { bytesText, durationText } from '../table.ts'
 import {
   duration,
+  durationOrNever,
   envPairs,
   functionName,
   integer,
+  isolation,
   memory,
   network,
   positive,
   runtime,
+  type Isolation,
 } from '../values.ts'
 
 interface Options {
@@ -28,6 +32,9 @@ interface Options {
   readonly runtime?: Runtime
   readonly arch?: Arch
   readonly replicas?: number
+  readonly replicasMax?: number
+  readonly idle?: number
+  readonly isolation?: Isolation
   readonly env?: Readonly<Record<string, string>>
   readonly nodes: string
   readonly memory?: number
@@ -57,7 +64,26 @@ export function fnDeployCommand(context: CliContext): Command {
       '`*`, or `key=value`, `key!=value`, a node id; joined by commas',
       '*',
     )
-    .option('--replicas <count>', 'handlers on each node', integer(1, 64))
+    .option(
+      '--replicas <count>',
+      'handlers on each node; 0: none while nobody calls',
+      integer(0, LIMITS.replicasMax),
+    )
+    .option(
+      '--replicas-max <count>',
+      'handlers on each node when calls need them',
+      integer(1, LIMITS.replicasMax),
+    )
+    .option(
+      '--idle <duration>',
+      'with --replicas 0: paused after so long without a call, e.g. 5m; `never`',
+      durationOrNever,
+    )
+    .option(
+      '--isolation <mode>',
+      'shared, single (one call at a time in a handler) or fresh (a handler per call)',
+      isolation,
+    )
     .option(
       '--env <NAME=value>',
       'environment of the function; may be repeated',
@@ -148,7 +174,7 @@ async function build(
   const { runtime: wanted, arch } = options
   const result = await client.createRelease(
     name,
-    { source, runtime: wanted, arch },
+    { source, runtime: wanted, arch, selector: options.nodes },
     (line) => say(`  ${paint(out, 'gray', line)}\n`),
     signal,
   )
@@ -171,8 +197,10 @@ function nameOf(folder: string): string {
 
 /** Only what was given: the rest stays as the last rollout had it. */
 function settingsOf(options: Options): Partial<FunctionSettings> {
-  const { replicas, env, memory: memoryMiB, cpus, timeout: timeoutMs, concurrency } = options
-  const all = { replicas, env, memoryMiB, cpus, timeoutMs, concurrency, network: options.network }
+  const { replicas, replicasMax, idle: idleMs, isolation: isolated, network: net } = options
+  const { env, memory: memoryMiB, cpus, timeout: timeoutMs, concurrency } = options
+  const scale = { replicas, replicasMax, idleMs, isolation: isolated, concurrency }
+  const all = { ...scale, env, memoryMiB, cpus, timeoutMs, network: net }
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
 }
 

@@ -17,6 +17,13 @@ export function fnLsCommand(context: CliContext): Command {
     })
 }
 
+/** `2`, or `0-8` when calls decide. */
+function replicasText({ settings }: FunctionView): string {
+  if (settings === undefined) return '-'
+  const { replicas, replicasMax = replicas } = settings
+  return replicasMax > replicas ? `${replicas}-${replicasMax}` : String(replicas)
+}
+
 /** Pure, so the table is tested as text. */
 export function functionTable(
   out: Output,
@@ -34,7 +41,7 @@ export function functionTable(
         newest?.runtime ?? '?',
         fn.latestRelease,
         ready === fn.nodes.length ? share : paint(out, 'yellow', share),
-        String(fn.settings?.replicas ?? '-'),
+        replicasText(fn),
         newest === undefined ? '?' : `${durationText(nowMs - newest.createdAtMs)} ago`,
       ]
     })

@@ -20,10 +20,10 @@ export function fnShowCommand(context: CliContext): Command {
 
 /** Pure, so the text is tested as text. */
 export function functionText(fn: FunctionView, nowMs: number): string {
-  const { settings, placement } = fn
+  const { settings, placements } = fn
   const head = [`${fn.name}, newest release ${fn.latestRelease}`]
-  if (placement !== undefined) {
-    head.push(`placed on "${placement.selector}" with release ${placement.release}`)
+  for (const { selector, release } of placements) {
+    head.push(`placed on "${selector}" with release ${release}`)
   }
   if (settings !== undefined) {
     const { env, ...rest } = settings

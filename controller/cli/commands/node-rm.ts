@@ -5,7 +5,7 @@ import { writeJson } from '../output.ts'
 /** `shoal node rm <id>`: forgets a node. */
 export function nodeRmCommand(context: CliContext): Command {
   return new Command('rm')
-    .description('forget a node; its agent may not come back without a new token')
+    .description('forget a node; it comes back when its agent is started with a new join token')
     .argument('<id>', 'node')
     .option('--json', 'print the JSON document')
     .action(async (id: string, options: { json?: boolean }, command: Command) => {

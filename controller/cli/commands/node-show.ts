@@ -37,11 +37,11 @@ export function nodeText(node: NodeView, nowMs: number): string {
     fn.fn,
     fn.state,
     fn.release,
-    handlersText(fn.handlers),
+    handlersText(fn),
     String(fn.handlers.restarts),
     `${fn.calls.ok}/${fn.calls.failed}/${fn.calls.refused + fn.calls.timedOut}`,
     fn.latencyMs === undefined ? '-' : `${fn.latencyMs.p50}/${fn.latencyMs.p99} ms`,
-    fn.reason === undefined ? '' : `${fn.reason.code}: ${fn.reason.message.split('\n')[0]}`,
+    whyText(fn, nowMs),
   ])
   const head = [
     'FUNCTION',
@@ -56,9 +56,24 @@ export function nodeText(node: NodeView, nowMs: number): string {
   return `${lines.join('\n')}\n\n${table(head, rows, 'no functions')}`
 }
 
-function handlersText({ ready, starting, draining = 0 }: FunctionReport['handlers']): string {
-  const text = `${ready}+${starting}`
-  return draining === 0 ? text : `${text} (${draining} draining)`
+/** Ready, on their way, paused, draining. */
+function handlersText({ handlers }: FunctionReport): string {
+  const { ready, starting, paused = 0, draining = 0 } = handlers
+  const more = [
+    ...(paused === 0 ? [] : [`${paused} paused`]),
+    ...(draining === 0 ? [] : [`${draining} draining`]),
+  ]
+  return [`${ready}+${starting}`, ...more].join(', ')
+}
+
+function whyText(fn: FunctionReport, nowMs: number): string {
+  const { reason, limited, failures = 0, retryAtMs = 0 } = fn
+  const tries =
+    failures > 1 && retryAtMs > nowMs
+      ? ` (failed ${failures} times, next try in ${durationText(retryAtMs - nowMs)})`
+      : ''
+  if (reason !== undefined) return `${reason.code}: ${reason.message.split('\n')[0]}${tries}`
+  return limited === undefined ? '' : `${limited.code}: ${limited.message}`
 }
 
 function inventoryLines({ inventory }: NodeView): string[] {

@@ -30,5 +30,6 @@ export function nodeTokenCommand(context: CliContext): Command {
       context.out.note(
         `good until ${until}; on the new node: SHOAL_JOIN_TOKEN=<token> for its agent\n`,
       )
+      if (made.warning !== undefined) context.out.note(`warning: ${made.warning}\n`)
     })
 }

@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { ApiClient } from '#controller/api-client/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
+import { Slots } from '../../slots.ts'
 import { apiFunctions } from '../api-functions.ts'
 import type { CompatLog } from '../compat-log.ts'
 import type { CompatDeployment, FunctionsPort } from '../functions-port.ts'
@@ -11,8 +12,9 @@ import { isTinyFaas, parseDelete, parseUpload, parseUploadUrl, uploadAnswer } fr
 
 /** The zip travels as base64 in JSON, some of it escaped perhaps. */
 const BODY_BYTES_MAX = Math.ceil(LIMITS.sourceBytesMax * 1.4) + 64 * 1024
-/** Uploads are held in memory. */
+/** Uploads are held in memory; the others wait with their bodies unread. tinyFaaS deploys one at a time and refuses none. */
 const UPLOADS_AT_ONCE_MAX = 4
+const UPLOADS_WAITING_MAX = 256
 const DEPLOY_TIMEOUT_MS = 1_200_000
 
 export interface TinyFaasOptions {
@@ -69,22 +71,15 @@ export async function startTinyFaas(options: TinyFaasOptions): Promise<TinyFaasS
 }
 
 function tinyFaasRoutes(functions: FunctionsPort): Readonly<Record<string, Route>> {
-  let uploads = 0
+  const uploads = new Slots(UPLOADS_AT_ONCE_MAX, UPLOADS_WAITING_MAX, 'uploads')
   const upload =
     (parse: typeof parseUpload): Handler =>
-    async (request, signal) => {
-      if (uploads >= UPLOADS_AT_ONCE_MAX) {
-        throw new Fault('FUNCTION_SATURATED', `${uploads} uploads are under way: try again later`)
-      }
-      uploads += 1
-      try {
+    (request, signal) =>
+      uploads.run(async () => {
         const parsed = parse(await readBody(request))
         if ('bad' in parsed) return { status: 400 }
-        return await deploy(functions, parsed.ok(), signal)
-      } finally {
-        uploads -= 1
-      }
-    }
+        return deploy(functions, parsed.ok(), signal)
+      }, signal)
   return {
     '/upload': { method: 'POST', handle: upload(parseUpload) },
     '/uploadURL': { method: 'POST', handle: upload(parseUploadUrl) },
@@ -140,7 +135,12 @@ async function collectLogs(
   if (name !== '') return logText(name, await functions.logs(name, signal))
   let text = ''
   for (const each of await functions.list(signal)) {
-    text += `${logText(each, await functions.logs(each, signal))}\n`
+    // One that cannot be asked now must not hide the others' lines.
+    const lines = await functions.logs(each, signal).catch((error: unknown) => {
+      if (signal.aborted) throw error
+      return []
+    })
+    text += `${logText(each, lines)}\n`
   }
   return text
 }
@@ -171,7 +171,7 @@ async function route(
   routes: Readonly<Record<string, Route>>,
   signal: AbortSignal,
 ): Promise<Answer> {
-  if (fromBrowser(request)) return { status: 403 }
+  if (fromBrowser(request) || !namesLoopback(request)) return { status: 403 }
   const found = Object.hasOwn(routes, path) ? routes[path] : undefined
   // The test suite of tinyFaaS asks for `/` until something answers.
   if (found === undefined) return { status: 404, body: '404 page not found\n' }
@@ -186,6 +186,14 @@ async function route(
 function fromBrowser({ headers }: IncomingMessage): boolean {
   const site = headers['sec-fetch-site']
   return headers.origin !== undefined || (site !== undefined && site !== 'none')
+}
+
+/** A page of a site that has pointed its own name at this host (DNS rebinding) is same-origin to its browser, but names itself. */
+function namesLoopback({ headers, socket }: IncomingMessage): boolean {
+  const { host } = headers
+  const address = socket.localAddress ?? ''
+  if (host === undefined || !/^(?:::1|(?:::ffff:)?127\.)/.test(address)) return true
+  return /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\]|[\w-]+)(?::\d+)?$/i.test(host)
 }
 
 function send(response: ServerResponse, { status, body = '' }: Answer): void {

@@ -135,7 +135,7 @@ class _logger:
     def _line(self, level, message, values):
         text = str(message) % values if values else str(message)
         for line in text.split("\n"):
-            self._call.connection.logs.line(self._call.id, level, line)
+            self._call.connection.logs.line(self._call.log_id, level, line)
 
     def debug(self, message, *values):
         self._line(p.DEBUG, message, values)

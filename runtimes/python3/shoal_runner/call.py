@@ -55,6 +55,11 @@ class Call:
         self._queue = None
         self._waiter = None
 
+    @property
+    def log_id(self):
+        """What log lines carry: an id that has been given back is no longer this call's."""
+        return 0 if self.ended else self.id
+
     # --- the request's body, when it comes in parts ---
 
     def begin_body(self, first):

@@ -42,7 +42,7 @@ class Logs:
         writer.append(data)
         if self.flush_soon is not None:
             self.flush_soon()
-        elif len(writer) > _FLUSH_LINES or current_call.get() is None:
+        elif len(writer) > _FLUSH_LINES or not _in_call():
             writer.flush()
         if len(writer) > _FLUSH_LINES:
             writer.flush()
@@ -69,6 +69,12 @@ class Logs:
             while len(self._kept) > p.LOG_LINES_MAX or self._kept_bytes > p.LOG_BYTES_MAX:
                 self._kept_bytes -= len(self._kept.popleft())
                 self._dropped += 1
+
+
+def _in_call():
+    """True when the running code belongs to a call in flight: its end flushes."""
+    call = current_call.get()
+    return call is not None and not call.ended
 
 
 class LogStream(io.TextIOBase):
@@ -102,11 +108,9 @@ class LogStream(io.TextIOBase):
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         call = current_call.get()
-        call_id = 0
+        call_id = 0 if call is None else call.log_id
         partial = self._partial
         own = call is not None and not call.ended
-        if call is not None:
-            call_id = call.id
         if own:
             partial = call.partial.get(self._level, "") if call.partial else ""
         *lines, rest = (partial + text).split("\n")
@@ -160,7 +164,7 @@ class LogHandler(logging.Handler):
         level = p.DEBUG if number < 20 else p.INFO if number < 30 else p.WARN if number < 40 else p.ERROR_LEVEL
         call = current_call.get()
         for line in text.split("\n"):
-            self._logs.line(0 if call is None else call.id, level, line)
+            self._logs.line(0 if call is None else call.log_id, level, line)
 
 
 def capture_output(logs):

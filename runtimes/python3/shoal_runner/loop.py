@@ -113,7 +113,7 @@ class Loop:
         except BaseException as error:
             text = error_text(error)
             if not call.fail(p.KIND_FUNCTION, text):
-                call.connection.logs.line(call.id, p.ERROR_LEVEL, text)
+                call.connection.logs.line(call.log_id, p.ERROR_LEVEL, text)
         finally:
             if self._forked.is_set():
                 self._forked.leave()

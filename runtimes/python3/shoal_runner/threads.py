@@ -233,7 +233,7 @@ class Threads:
     def _failed(call, error):
         text = error_text(error)
         if not call.fail(p.KIND_FUNCTION, text):
-            call.connection.logs.line(call.id, p.ERROR_LEVEL, text)
+            call.connection.logs.line(call.log_id, p.ERROR_LEVEL, text)
 
     def cancel(self, call):
         """Throws `CallCancelled` into the function. One that waits inside the system sees it when it comes back."""

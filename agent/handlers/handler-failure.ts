@@ -1,0 +1,43 @@
+import { Fault } from '#shared/fault.ts'
+import type { Engine, HandlerExit } from './engine.ts'
+import type { HandlerRecord } from './handler-record.ts'
+
+const TAIL_BYTES_MAX = 4 * 1024
+const TAIL_MS = 5_000
+
+/** What the end of a handler's process means. `loaded`: it has been ready before. */
+export function exitFault(
+  { limits }: HandlerRecord,
+  { exitCode, oomKilled }: HandlerExit,
+  loaded: boolean,
+): Fault {
+  const how = oomKilled
+    ? `ran out of its ${limits.memoryMiB} MiB of memory`
+    : exitCode < 0
+      ? 'ended'
+      : `ended with exit code ${exitCode}`
+  const when = loaded ? '' : ' before it was ready'
+  const code = loaded ? 'FUNCTION_EXITED' : 'HANDLER_START'
+  return new Fault(code, `its process ${how}${when}`, { exitCode, oomKilled })
+}
+
+/** The fault with the handler's name and the last that it wrote, as far as that explains anything. */
+export async function withTail(
+  engine: Engine,
+  record: HandlerRecord,
+  fault: Fault,
+): Promise<Fault> {
+  const { fn, release, id } = record
+  const details = { ...fault.details, fn, release, handler: id }
+  const what = `handler of ${fn} ${release}: ${fault.message}`
+  // The engine's own trouble explains itself, and there is nothing to read from it then.
+  if (['ENGINE_UNAVAILABLE', 'IMAGE_MISSING', 'STORAGE'].includes(fault.code)) return fault
+  const tail = await engine.tail(id, TAIL_BYTES_MAX, AbortSignal.timeout(TAIL_MS)).catch(() => '')
+  const message = tail.trim() === '' ? what : `${what}; its last output:\n${tail.trimEnd()}`
+  return new Fault(fault.code, message, details, { cause: fault.cause })
+}
+
+/** For what is asked of a process that may have ended, which makes it needless. @throws every other error */
+export function unlessExited(error: unknown): void {
+  if (!Fault.is(error, 'FUNCTION_EXITED')) throw error
+}

@@ -1,0 +1,121 @@
+import { once } from 'node:events'
+import { createServer, type Server, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Fault } from '#shared/fault.ts'
+import type { ProxyLog } from '../../log.ts'
+import type { HeaderList } from '#agent/invoke/index.ts'
+import { type AcceptHost, acceptCall } from './accept-call.ts'
+import type { CallStream, CallStreamListener } from './call-stream.ts'
+import { Budget } from './budget.ts'
+import { Connection, type ConnectionHost, type ConnectionLimits } from './h2/index.ts'
+import type { Method } from './method.ts'
+import type { ServerCall } from './server-call.ts'
+
+export interface GrpcServerOptions extends Partial<ConnectionLimits> {
+  /** By path: `/service/method`. */
+  readonly methods: ReadonlyMap<string, Method>
+  readonly messageBytesMax: number
+  readonly log: ProxyLog
+  /** Default 10,000; further ones are closed at once. */
+  readonly connectionsMax?: number
+  /** A request must be complete within this time, default 60,000. */
+  readonly receiveMs?: number
+}
+
+const DEFAULTS: ConnectionLimits = {
+  streamsMax: 1_000,
+  headerBytesMax: 16 * 1024,
+  keepaliveMs: 60_000,
+  keepaliveTimeoutMs: 20_000,
+}
+/** For answers that are written but not yet sent when the server closes. */
+const FLUSH_MS = 250
+const HELD_BYTES_MIN = 64 * 1024 * 1024
+
+/** gRPC over HTTP/2 without TLS. */
+export class GrpcServer implements AcceptHost, ConnectionHost {
+  readonly methods: ReadonlyMap<string, Method>
+  readonly messageBytesMax: number
+  readonly log: ProxyLog
+  readonly budget: Budget
+  readonly calls = new Set<ServerCall>()
+  readonly #server: Server
+  readonly #limits: ConnectionLimits
+  readonly #receiveMs: number
+  readonly #connections = new Set<Connection>()
+  #looking: NodeJS.Timeout | undefined
+  #closing: Promise<void> | undefined
+
+  constructor(options: GrpcServerOptions) {
+    this.methods = options.methods
+    this.messageBytesMax = options.messageBytesMax
+    this.log = options.log
+    // Room for a few of the largest, whatever else is under way.
+    this.budget = new Budget(Math.max(HELD_BYTES_MIN, 4 * options.messageBytesMax))
+    this.#limits = {
+      streamsMax: options.streamsMax ?? DEFAULTS.streamsMax,
+      headerBytesMax: options.headerBytesMax ?? DEFAULTS.headerBytesMax,
+      keepaliveMs: options.keepaliveMs ?? DEFAULTS.keepaliveMs,
+      keepaliveTimeoutMs: options.keepaliveTimeoutMs ?? DEFAULTS.keepaliveTimeoutMs,
+    }
+    this.#receiveMs = options.receiveMs ?? 60_000
+    this.#server = createServer((socket) => this.#accept(socket))
+    this.#server.maxConnections = options.connectionsMax ?? 10_000
+  }
+
+  get closing(): boolean {
+    return this.#closing !== undefined
+  }
+
+  /** @returns the port @throws Error of the system */
+  async listen(host: string, port: number): Promise<number> {
+    this.#server.listen(port, host)
+    await once(this.#server, 'listening')
+    const everyMs = Math.min(this.#limits.keepaliveTimeoutMs, this.#receiveMs) / 4
+    this.#looking = setInterval(() => this.#look(), everyMs).unref()
+    const address = this.#server.address()
+    return typeof address === 'object' && address !== null ? address.port : 0
+  }
+
+  accept(stream: CallStream, header: HeaderList, whole: boolean): CallStreamListener | undefined {
+    return acceptCall(this, stream, header, whole)
+  }
+
+  /** Refuses new calls, lets those in flight finish for up to `drainMs`, then cancels them. Idempotent. */
+  close(drainMs: number): Promise<void> {
+    this.#closing ??= this.#close(drainMs)
+    return this.#closing
+  }
+
+  async #close(drainMs: number): Promise<void> {
+    const stopped = new Promise<void>((resolve) => {
+      this.#server.close(() => resolve())
+    })
+    for (const connection of this.#connections) connection.goAway()
+    await Promise.race([stopped, sleep(drainMs, undefined, { ref: false })])
+    const fault = new Fault('SHUTTING_DOWN', 'this node is stopping')
+    for (const call of this.calls) call.cancel(fault)
+    await Promise.race([stopped, sleep(FLUSH_MS, undefined, { ref: false })])
+    for (const connection of this.#connections) connection.destroy()
+    await stopped
+    clearInterval(this.#looking)
+  }
+
+  #accept(socket: Socket): void {
+    const connection = new Connection(socket, this, this.#limits, () => {
+      this.#connections.delete(connection)
+    })
+    this.#connections.add(connection)
+  }
+
+  #look(): void {
+    const nowMs = performance.now()
+    for (const connection of this.#connections) connection.look(nowMs)
+    for (const call of this.calls) {
+      const since = call.receivingSinceMs
+      if (since === undefined || nowMs - since < this.#receiveMs) continue
+      const message = `the request did not come within ${this.#receiveMs} ms`
+      call.cancel(new Fault('DEADLINE_EXCEEDED', message, { timeoutMs: this.#receiveMs }))
+    }
+  }
+}

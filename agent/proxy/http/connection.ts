@@ -1,0 +1,399 @@
+import type { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
+import { withReadBuffer } from '#agent/sockets/index.ts'
+import { Fault } from '#shared/fault.ts'
+import { faultAnswer } from './answer-fault.ts'
+import type { AnswerHead } from './answer-head.ts'
+import type { CallConnection, HttpCall } from './call.ts'
+import { readRequestFields, type RequestFields } from './fields.ts'
+import { type Framing, readFraming } from './framing.ts'
+import type { ConnectionHost } from './connection-host.ts'
+import { Outlet } from './outlet.ts'
+import { PeerProbe } from './peer-probe.ts'
+import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './request-body.ts'
+import type { RequestHead, RequestParser } from './request-parser.ts'
+
+/** All sockets read into this one buffer: what was read is consumed before the next read of any of them. */
+const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024)
+
+/** After the last answer the peer has this long to end its side, so that no reset overtakes the answer. */
+const LINGER_MS = 1_000
+
+type State =
+  /** Between two requests. */
+  | 'idle'
+  | 'head'
+  /** In a body whose length is known; in one made of chunks. */
+  | 'counted'
+  | 'chunked'
+  /** The request has been read, its answer has not been sent. */
+  | 'read'
+  /** After the last answer: what still comes is thrown away. */
+  | 'lingering'
+  | 'closed'
+
+/**
+ * One connection: requests come in, one at a time, and answers go out in their order.
+ *
+ *     idle -> head -> (counted | chunked) -> read -> idle | lingering -> closed
+ *
+ * A request that comes before the last one has been answered waits, and with it the socket: nothing is read ahead but
+ * what one read has brought already. An answer may be sent before its request has been read; the rest is drained.
+ */
+export class Connection implements CallConnection, BodySource {
+  readonly #host: ConnectionHost
+  readonly #closed: () => void
+  readonly #socket: Socket
+  readonly #outlet: Outlet
+  #state: State = 'idle'
+  #dueAtMs: number
+  #parser: RequestParser | undefined
+  #call: HttpCall | undefined
+  #body: BodyTarget | undefined
+  /** Where the socket reads to: `READ_BUFFER`, or directly into a body. */
+  #reading: Buffer = READ_BUFFER
+  /** Of a counted body. */
+  #bytesLeft = 0
+  /** Bytes of requests whose turn has not come. */
+  #waiting: Buffer | undefined
+  #consuming = false
+  /** The reader of the body wants no more for now. */
+  #held = false
+  #continueOwed = false
+  #chunkedAnswers = true
+  /** This answer is the connection's last. */
+  #last = false
+  readonly #probe: PeerProbe
+
+  /** @param closed - called once, when nothing is left of it */
+  constructor(accepted: Socket, host: ConnectionHost, closed: () => void) {
+    this.#host = host
+    this.#closed = closed
+    this.#dueAtMs = host.nowMs + host.times.idleTimeoutMs
+    this.#socket = withReadBuffer(accepted, {
+      buffer: () => this.#nextBuffer(),
+      read: (bytes) => this.#read(bytes),
+      allowHalfOpen: true,
+    })
+    this.#outlet = new Outlet(this.#socket, host.times.idleTimeoutMs)
+    this.#probe = new PeerProbe(this.#outlet)
+    this.#socket.on('drain', () => this.#advance())
+    this.#socket.on('finish', () => this.#dueIn(LINGER_MS))
+    this.#socket.on('end', () => this.#onEnd())
+    // An error is always followed by `close`, which says enough.
+    this.#socket.on('error', ignore)
+    this.#socket.on('close', () => this.#onClose())
+  }
+
+  /** To be called now and then: ends what has taken too long. */
+  sweep(nowMs: number): void {
+    const { requestTimeoutMs } = this.#host.times
+    if (this.#outlet.isStalled(nowMs, requestTimeoutMs)) return this.destroy()
+    if (nowMs < this.#dueAtMs) return
+    switch (this.#state) {
+      case 'head':
+      case 'counted':
+      case 'chunked':
+        return this.#refuse(408, 'ERR_HTTP_REQUEST_TIMEOUT')
+      case 'idle':
+      case 'lingering':
+        return this.destroy()
+      case 'read':
+      case 'closed':
+    }
+  }
+
+  /** The proxy is stopping: ends the connection, or makes its next answer the last. */
+  shutDown(): void {
+    if (this.#state === 'idle') this.#linger()
+  }
+
+  cancel(fault: Fault): void {
+    this.#call?.cancel(fault)
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+
+  setFlowing(flowing: boolean): void {
+    this.#held = !flowing
+    this.#flow()
+  }
+
+  continue(): void {
+    if (!this.#continueOwed) return
+    this.#continueOwed = false
+    this.#outlet.continue()
+  }
+
+  readTo(target: BodyTarget): void {
+    this.#body = target
+  }
+
+  stream(bytesMax: number): Readable {
+    const body = new StreamedBody(this, bytesMax)
+    this.#body = body
+    return body
+  }
+
+  answer(head: AnswerHead, body: Buffer): void {
+    this.#outlet.whole(head, this.#isLast(), body)
+    this.#callOver()
+  }
+
+  answerStream(head: AnswerHead, body: Readable): void {
+    // Without chunks only the connection's end can tell where the body ends.
+    if (!this.#chunkedAnswers) this.#last = true
+    this.#outlet.stream(head, this.#isLast(), body, this.#chunkedAnswers, (whole) => {
+      // A body that breaks off ends the connection: the only way left to say that the answer is incomplete.
+      if (!whole) return this.destroy()
+      this.#call?.finish()
+      this.#callOver()
+    })
+  }
+
+  #isLast(): boolean {
+    // Who waits for `100 Continue` in vain may send the body all the same, or not: nobody can tell.
+    if (this.#host.closing || this.#continueOwed) this.#last = true
+    return this.#last
+  }
+
+  /** Its answer has been handed to the socket. */
+  #callOver(): void {
+    this.#call = undefined
+    this.#host.ended()
+    this.#probe.stop()
+    if (this.#state === 'counted' || this.#state === 'chunked') {
+      if (this.#last) return this.#linger()
+      this.#body = new DrainedBody(this.#host.bodyBytesMax, () => this.destroy())
+      this.setFlowing(true)
+    } else {
+      this.#advance()
+    }
+  }
+
+  /** Goes on to the next request when this one is done with. */
+  #advance(): void {
+    if (this.#state !== 'read' || this.#call !== undefined) return
+    if (this.#last || this.#host.closing) return this.#linger()
+    // A peer that sends and does not read gets no further.
+    if (this.#socket.writableNeedDrain) return
+    this.#state = 'idle'
+    this.#dueIn(this.#host.times.idleTimeoutMs)
+    if (this.#consuming) return
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    if (waiting !== undefined) this.#consume(waiting, 0, waiting.length)
+    this.#flow()
+  }
+
+  #nextBuffer(): Buffer {
+    const room = this.#state === 'counted' ? this.#body?.room() : undefined
+    if (room === undefined) this.#reading = READ_BUFFER
+    else this.#reading = room.length > this.#bytesLeft ? room.subarray(0, this.#bytesLeft) : room
+    return this.#reading
+  }
+
+  #read(bytes: number): boolean {
+    if (this.#reading === READ_BUFFER) this.#consume(READ_BUFFER, 0, bytes)
+    else if (this.#state === 'counted') this.#filled(bytes)
+    return true
+  }
+
+  #filled(bytes: number): void {
+    this.#bytesLeft -= bytes
+    this.#body?.filled(bytes)
+    if (this.#bytesLeft === 0) this.#bodyRead()
+  }
+
+  #consume(buffer: Buffer, start: number, end: number): void {
+    this.#consuming = true
+    let at = start
+    while (at < end) {
+      switch (this.#state) {
+        case 'idle':
+          this.#begin()
+          break
+        case 'head':
+          at = this.#readHead(buffer, at, end)
+          break
+        case 'counted':
+          at = this.#readCounted(buffer, at, end)
+          break
+        case 'chunked':
+          at = this.#readChunks(buffer, at, end)
+          break
+        case 'read':
+          this.#wait(buffer.subarray(at, end))
+          at = end
+          break
+        case 'lingering':
+        case 'closed':
+          at = end
+      }
+    }
+    this.#consuming = false
+  }
+
+  #begin(): void {
+    this.#state = 'head'
+    this.#parser = this.#host.parsers.take()
+    this.#dueIn(this.#host.times.headerTimeoutMs)
+  }
+
+  #readHead(buffer: Buffer, start: number, end: number): number {
+    const parser = this.#parser
+    if (parser === undefined) return end
+    const at = parser.readHead(buffer, start, end)
+    const { broken, head } = parser
+    if (broken !== undefined) {
+      this.#refuse(broken.status, broken.reason)
+      return end
+    }
+    if (head === undefined) return at
+    const fields = readRequestFields(head.fields)
+    const framing = readFraming(head, fields)
+    if ('reason' in framing) this.#refuse(framing.status, framing.reason)
+    else this.#open(head, fields, framing)
+    return at
+  }
+
+  #open(head: RequestHead, fields: RequestFields, framing: Framing): void {
+    const { chunked, contentLength } = framing
+    this.#state = chunked ? 'chunked' : contentLength > 0 ? 'counted' : 'read'
+    this.#bytesLeft = contentLength
+    this.#last = !head.keepAlive
+    this.#chunkedAnswers = head.version === 11
+    this.#continueOwed = fields.expect !== undefined && this.#state !== 'read'
+    if (!chunked) this.#giveParser()
+    if (this.#state !== 'read') this.#dueIn(this.#host.times.requestTimeoutMs)
+    const call = this.#host.opened(this, head, fields, framing)
+    this.#call = call
+    this.#host.serve(call)
+  }
+
+  #readCounted(buffer: Buffer, start: number, end: number): number {
+    const stop = Math.min(end, start + this.#bytesLeft)
+    this.#bytesLeft -= stop - start
+    this.#body?.bytes(buffer, start, stop)
+    if (this.#bytesLeft === 0) this.#bodyRead()
+    return stop
+  }
+
+  #readChunks(buffer: Buffer, start: number, end: number): number {
+    const parser = this.#parser
+    if (parser === undefined) return end
+    const at = parser.readChunks(buffer, start, end, (bytes, from, to) => {
+      this.#body?.bytes(bytes, from, to)
+    })
+    // The body may have made the connection end.
+    if (this.#state !== 'chunked') return end
+    if (parser.broken !== undefined) {
+      this.#refuse(parser.broken.status, parser.broken.reason)
+      return end
+    }
+    if (parser.complete) {
+      this.#giveParser()
+      this.#bodyRead()
+    }
+    return at
+  }
+
+  #bodyRead(): void {
+    if (this.#state !== 'counted' && this.#state !== 'chunked') return
+    this.#state = 'read'
+    const body = this.#body
+    this.#body = undefined
+    this.setFlowing(true)
+    body?.end()
+    this.#advance()
+  }
+
+  /** Keeps what was read too early, and reads no more until its turn has come. */
+  #wait(bytes: Buffer): void {
+    this.#waiting = bytes.buffer === READ_BUFFER.buffer ? Buffer.from(bytes) : bytes
+    this.#flow()
+  }
+
+  #flow(): void {
+    const flowing = this.#waiting === undefined && !this.#held
+    if (flowing === !this.#socket.isPaused()) return
+    if (flowing) this.#socket.resume()
+    else this.#socket.pause()
+  }
+
+  /** What the parser refuses, or time: in the shape of every other fault, and the end of the connection. */
+  #refuse(status: number, reason: string): void {
+    const { streaming } = this.#outlet
+    const call = this.#call
+    this.#abandonCall()
+    if (streaming) return this.destroy()
+    // A request that has had its answer gets no second one.
+    if (call !== undefined || this.#state === 'head') {
+      const fault = new Fault('REQUEST_INVALID', `not a valid HTTP request: ${reason}`)
+      const { head, body } = faultAnswer(fault, undefined, status)
+      this.#outlet.whole(head, true, body)
+    }
+    this.#linger()
+  }
+
+  /** Ends our side and waits for the peer to end its own: closing at once would make the kernel reset what is on its way. */
+  #linger(): void {
+    this.#giveParser()
+    this.#state = 'lingering'
+    this.#dueAtMs = Number.POSITIVE_INFINITY // Until all has been sent.
+    this.#waiting = undefined
+    this.#body = undefined
+    this.#socket.end()
+    this.setFlowing(true)
+  }
+
+  /** The peer sends no more; whether it still listens, nobody can tell. */
+  #onEnd(): void {
+    switch (this.#state) {
+      case 'idle':
+        return this.#linger()
+      case 'head':
+        return this.#refuse(400, 'HPE_INVALID_EOF_STATE')
+      case 'read':
+        this.#last = true
+        return this.#call === undefined ? this.#linger() : this.#probe.start()
+      case 'counted':
+      case 'chunked':
+        return this.destroy()
+      case 'lingering':
+      case 'closed':
+    }
+  }
+
+  #onClose(): void {
+    this.#probe.stop()
+    this.#state = 'closed'
+    this.#giveParser()
+    this.#waiting = undefined
+    this.#outlet.close()
+    this.#abandonCall()
+    this.#closed()
+  }
+
+  #abandonCall(): void {
+    const call = this.#call
+    if (call === undefined) return
+    this.#call = undefined
+    call.abandon()
+    this.#host.ended()
+  }
+
+  #giveParser(): void {
+    if (this.#parser === undefined) return
+    this.#host.parsers.give(this.#parser)
+    this.#parser = undefined
+  }
+
+  #dueIn(ms: number): void {
+    this.#dueAtMs = this.#host.nowMs + ms
+  }
+}
+
+function ignore(): void {}

@@ -1,0 +1,173 @@
+import type { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
+import { ANSWER_START, type AnswerHead, dateLine, statusLine } from './answer-head.ts'
+
+/** Up to here a body is copied behind its head: one piece is written faster than two. */
+const JOINED_BYTES_MAX = 4 * 1024
+
+/** The sending half of a connection: one answer after another, each in as few writes as it can be. */
+export class Outlet {
+  readonly #socket: Socket
+  readonly #keepLines: string
+  /** How much of the next answer's start has been sent already. */
+  #ahead = 0
+  #stream: AnswerStream | undefined
+  #takenBytes = 0
+  #takenAtMs = 0
+
+  constructor(socket: Socket, idleTimeoutMs: number) {
+    this.#socket = socket
+    this.#keepLines = `Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(idleTimeoutMs / 1000)}\r\n\r\n`
+    socket.on('drain', () => this.#stream?.resume())
+  }
+
+  /** An answer's head has been sent, and its body has not ended. */
+  get streaming(): boolean {
+    return this.#stream !== undefined
+  }
+
+  /** `HTTP/1.1 100 Continue`, before the answer. */
+  continue(): void {
+    this.#socket.write(`${ANSWER_START}100 Continue\r\n\r\n`, 'latin1')
+  }
+
+  /**
+   * Sends one more byte of what every answer begins with: the only way to learn from TCP whether a peer that has ended
+   * its side still listens. False when there is none left to send.
+   */
+  sendAhead(): boolean {
+    if (this.#ahead === ANSWER_START.length) return false
+    this.#socket.write(ANSWER_START.charAt(this.#ahead), 'latin1')
+    this.#ahead += 1
+    return true
+  }
+
+  /** @param last - the connection ends with this answer */
+  whole(head: AnswerHead, last: boolean, body: Buffer): void {
+    const socket = this.#socket
+    const text = this.#text(head, '', last)
+    const { length } = body
+    if (length === 0) socket.write(text, 'latin1')
+    else if (length <= JOINED_BYTES_MAX) {
+      socket.write(text + body.latin1Slice(0, length), 'latin1')
+    } else {
+      socket.cork()
+      socket.write(text, 'latin1')
+      socket.write(body)
+      socket.uncork()
+    }
+  }
+
+  /**
+   * @param chunked - else the body ends with the connection
+   * @param ended - called once: true when the whole body has been handed to the socket, false when it broke off
+   */
+  stream(
+    head: AnswerHead,
+    last: boolean,
+    body: Readable,
+    chunked: boolean,
+    ended: (whole: boolean) => void,
+  ): void {
+    const socket = this.#socket
+    // The head leaves with the first bytes of the body when they are there already.
+    socket.cork()
+    process.nextTick(() => socket.uncork())
+    socket.write(this.#text(head, chunked ? CHUNKED_LINE : '', last), 'latin1')
+    this.#stream = new AnswerStream(socket, body, chunked, (whole) => {
+      this.#stream = undefined
+      ended(whole)
+    })
+  }
+
+  /** The connection has gone: nobody reads the rest of the body. */
+  close(): void {
+    this.#stream?.close()
+    this.#stream = undefined
+  }
+
+  /** Nothing of what waits here has been taken by the peer for this long. To be asked now and then. */
+  isStalled(nowMs: number, timeoutMs: number): boolean {
+    const waitingBytes = this.#socket.writableLength
+    const takenBytes = this.#socket.bytesWritten - waitingBytes
+    if (waitingBytes === 0 || takenBytes !== this.#takenBytes) {
+      this.#takenBytes = takenBytes
+      this.#takenAtMs = nowMs
+    }
+    return nowMs - this.#takenAtMs > timeoutMs
+  }
+
+  #text({ status, lines, dated }: AnswerHead, framing: string, last: boolean): string {
+    const date = dated ? '' : dateLine()
+    const text =
+      statusLine(status) + lines + framing + date + (last ? CLOSE_LINES : this.#keepLines)
+    if (this.#ahead === 0) return text
+    const rest = text.slice(this.#ahead)
+    this.#ahead = 0
+    return rest
+  }
+}
+
+const CHUNKED_LINE = 'transfer-encoding: chunked\r\n'
+const CLOSE_LINES = 'Connection: close\r\n\r\n'
+
+/** A function's answer on its way to the socket, at the pace of the peer. */
+class AnswerStream {
+  readonly #socket: Socket
+  readonly #body: Readable
+  readonly #chunked: boolean
+  readonly #ended: (whole: boolean) => void
+  #over = false
+
+  constructor(socket: Socket, body: Readable, chunked: boolean, ended: (whole: boolean) => void) {
+    this.#socket = socket
+    this.#body = body
+    this.#chunked = chunked
+    this.#ended = ended
+    body.on('data', this.#onData)
+    body.on('end', this.#onEnd)
+    body.on('error', this.#onBreak)
+    body.on('close', this.#onBreak)
+    // It broke before anybody listened.
+    if (body.destroyed) process.nextTick(this.#onBreak)
+  }
+
+  /** The socket has room again. */
+  resume(): void {
+    this.#body.resume()
+  }
+
+  close(): void {
+    this.#over = true
+    this.#body.destroy()
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (this.#over || chunk.length === 0) return
+    const socket = this.#socket
+    if (this.#chunked) {
+      socket.cork()
+      socket.write(`${chunk.length.toString(16)}\r\n`, 'latin1')
+      socket.write(chunk)
+      socket.write('\r\n', 'latin1')
+      socket.uncork()
+    } else {
+      socket.write(chunk)
+    }
+    if (socket.writableNeedDrain) this.#body.pause()
+  }
+
+  readonly #onEnd = (): void => {
+    if (this.#over) return
+    this.#over = true
+    if (this.#chunked) this.#socket.write('0\r\n\r\n', 'latin1')
+    this.#ended(true)
+  }
+
+  readonly #onBreak = (): void => {
+    if (this.#over) return
+    this.#over = true
+    this.#body.destroy()
+    this.#ended(false)
+  }
+}

@@ -1,0 +1,177 @@
+import { Readable } from 'node:stream'
+import { Fault } from '#shared/fault.ts'
+
+/** Where the bytes of a request's body go. */
+export interface BodyTarget {
+  /** Where the next bytes may be read to directly, if anywhere: what is read there is told to `filled`. */
+  room(): Buffer | undefined
+  filled(bytes: number): void
+  /** `buffer[start, end)` is the body's; valid during this call only. */
+  bytes(buffer: Buffer, start: number, end: number): void
+  /** The body is whole. */
+  end(): void
+}
+
+/** The fault for a request body above the limit. */
+export function bodyTooLarge(bytesMax: number): Fault {
+  return new Fault('BODY_TOO_LARGE', `the body is larger than ${bytesMax} bytes`, { bytesMax })
+}
+
+/** A whole body whose length is known and small. */
+export class CountedBody implements BodyTarget {
+  readonly #bytes: number
+  readonly #done: (body: Buffer) => void
+  #body: Buffer = NO_BYTES
+  #received = 0
+
+  constructor(bytes: number, done: (body: Buffer) => void) {
+    this.#bytes = bytes
+    this.#done = done
+  }
+
+  room(): Buffer | undefined {
+    return this.#received === 0 ? undefined : this.#body.subarray(this.#received)
+  }
+
+  filled(bytes: number): void {
+    this.#received += bytes
+  }
+
+  bytes(buffer: Buffer, start: number, end: number): void {
+    if (this.#received === 0) this.#body = Buffer.allocUnsafe(this.#bytes)
+    this.#received += buffer.copy(this.#body, this.#received, start, end)
+  }
+
+  end(): void {
+    this.#done(this.#body)
+  }
+}
+
+/** A whole body that says itself where it ends, up to `bytesMax`. */
+export class GatheredBody implements BodyTarget {
+  readonly #bytesMax: number
+  readonly #done: (body: Buffer | Fault) => void
+  readonly #chunks: Buffer[] = []
+  #received = 0
+  #failed = false
+
+  constructor(bytesMax: number, done: (body: Buffer | Fault) => void) {
+    this.#bytesMax = bytesMax
+    this.#done = done
+  }
+
+  room(): undefined {}
+
+  filled(): void {}
+
+  bytes(buffer: Buffer, start: number, end: number): void {
+    if (this.#failed) return
+    this.#received += end - start
+    if (this.#received <= this.#bytesMax) {
+      this.#chunks.push(Buffer.from(buffer.subarray(start, end)))
+      return
+    }
+    this.#failed = true
+    this.#chunks.length = 0
+    this.#done(bodyTooLarge(this.#bytesMax))
+  }
+
+  end(): void {
+    if (!this.#failed) this.#done(Buffer.concat(this.#chunks, this.#received))
+  }
+}
+
+/** The connection that a streamed body is read from. */
+export interface BodySource {
+  /** Goes on reading, or stops. */
+  setFlowing(flowing: boolean): void
+}
+
+/**
+ * A request's body as a stream that fails with `BODY_TOO_LARGE` above `bytesMax`, at the reader's pace.
+ *
+ * Destroying it leaves the connection alone, so that the answer can still be sent.
+ */
+export class StreamedBody extends Readable implements BodyTarget {
+  readonly #source: BodySource
+  readonly #bytesMax: number
+  #bytes = 0
+  /** Memory that the socket is read into; what has been read there is the reader's. */
+  #block: Buffer = NO_BYTES
+  #used = 0
+  /** Bytes come fast enough for memory of their own: those of a trickle would each hold a block. */
+  #fast = false
+
+  constructor(source: BodySource, bytesMax: number) {
+    super({ highWaterMark: HIGH_WATER_BYTES })
+    this.#source = source
+    this.#bytesMax = bytesMax
+  }
+
+  room(): Buffer | undefined {
+    if (this.destroyed || !this.#fast) return undefined
+    if (this.#block.length - this.#used < ROOM_BYTES_MIN) {
+      this.#block = Buffer.allocUnsafeSlow(BLOCK_BYTES)
+      this.#used = 0
+    }
+    return this.#block.subarray(this.#used)
+  }
+
+  filled(bytes: number): void {
+    const start = this.#used
+    this.#used += bytes
+    this.#fast = bytes >= FAST_BYTES_MIN
+    this.#accept(this.#block.subarray(start, this.#used))
+    if (!this.#fast) this.#block = NO_BYTES
+  }
+
+  bytes(buffer: Buffer, start: number, end: number): void {
+    if (this.destroyed) return
+    this.#fast = end - start >= FAST_BYTES_MIN
+    this.#accept(Buffer.from(buffer.subarray(start, end)))
+  }
+
+  end(): void {
+    if (!this.destroyed) this.push(null)
+  }
+
+  override _read(): void {
+    this.#source.setFlowing(true)
+  }
+
+  #accept(chunk: Buffer): void {
+    if (this.destroyed) return
+    this.#bytes += chunk.length
+    if (this.#bytes > this.#bytesMax) this.destroy(bodyTooLarge(this.#bytesMax))
+    else if (!this.push(chunk)) this.#source.setFlowing(false)
+  }
+}
+
+/** What is left of a body that nobody wants, up to a limit: reading for ever would be a gift. */
+export class DrainedBody implements BodyTarget {
+  readonly #onTooMuch: () => void
+  #left: number
+
+  constructor(bytesMax: number, onTooMuch: () => void) {
+    this.#left = bytesMax
+    this.#onTooMuch = onTooMuch
+  }
+
+  room(): undefined {}
+
+  filled(): void {}
+
+  bytes(_: Buffer, start: number, end: number): void {
+    this.#left -= end - start
+    if (this.#left < 0) this.#onTooMuch()
+  }
+
+  end(): void {}
+}
+
+const NO_BYTES = Buffer.alloc(0)
+const HIGH_WATER_BYTES = 128 * 1024
+const BLOCK_BYTES = 64 * 1024
+const ROOM_BYTES_MIN = 16 * 1024
+/** Of one read. */
+const FAST_BYTES_MIN = 32 * 1024

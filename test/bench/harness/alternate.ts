@@ -1,0 +1,57 @@
+import type { Round } from '../calls/load.ts'
+import type { Plan, Row } from './model.ts'
+
+export interface Contestant {
+  readonly group: string
+  readonly name: string
+  /** One turn. */
+  load(seconds: number): Promise<Round>
+}
+
+/**
+ * All contestants of a group, one turn after the other, round after round: what else the machine does hits them alike. Groups come
+ * one after the other.
+ */
+export async function alternate(plan: Plan, contestants: readonly Contestant[]): Promise<Row[]> {
+  const rows: Row[] = []
+  for (const [group, ones] of Map.groupBy(contestants, (one) => one.group)) {
+    const found = ones.map((one) => ({ one, rounds: Array.of<Round>() }))
+    for (let round = 0; round < plan.rounds; round++) {
+      for (const { one, rounds } of found) {
+        const turn = await one.load(plan.secondsPerRound)
+        rounds.push(turn)
+        plan.say(`${group}, ${one.name}: ${turn.perSecond}/s, p99 ${turn.p99Ms} ms`)
+      }
+    }
+    rows.push(...found.map(({ one, rounds }) => summary(group, one.name, rounds)))
+  }
+  return withRatios(rows)
+}
+
+function summary(group: string, name: string, rounds: readonly Round[]): Row {
+  return {
+    group,
+    name,
+    ...spread(rounds.map(({ perSecond }) => perSecond)),
+    p50Ms: median(rounds.map(({ p50Ms }) => p50Ms)),
+    p99Ms: median(rounds.map(({ p99Ms }) => p99Ms)),
+    errors: rounds.reduce((sum, { errors }) => sum + errors, 0),
+  }
+}
+
+/** Adds to each row its ratio to the group's yardstick. */
+export function withRatios(rows: readonly Row[]): Row[] {
+  return rows.map((row) => {
+    const bare = rows.find(({ group, name }) => group === row.group && name.startsWith('bare'))
+    if (bare === undefined || bare.median === 0) return row
+    return { ...row, ratio: Number((row.median / bare.median).toFixed(3)) }
+  })
+}
+
+export function spread(values: readonly number[]): Pick<Row, 'median' | 'min' | 'max'> {
+  return { median: median(values), min: Math.min(...values), max: Math.max(...values) }
+}
+
+export function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+}

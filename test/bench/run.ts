@@ -1,0 +1,76 @@
+/**
+ * `npm run bench`: the whole set, contestants in alternation, in one run of at most a quarter of an hour on two cores. Writes
+ * test/bench/results/bench.json, a chart for each question, and README's tables.
+ *
+ *     npm run bench [-- --only calls,starts] [--rounds 3] [--seconds 3] [--against <git ref>]
+ *
+ * With `--only` or `--against` nothing is written: the results go to stdout as JSON.
+ */
+import { writeFile } from 'node:fs/promises'
+import { cpus, loadavg, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { httpTool } from './calls/load-http.ts'
+import type { Plan, Question, Results, Suite } from './harness/model.ts'
+import { checkOut } from './harness/other-tree.ts'
+import { render } from './harness/render.ts'
+import { calls } from './suites/calls.ts'
+import { deploys } from './suites/deploys.ts'
+
+const SUITES: Readonly<Record<string, Suite>> = { calls, deploys }
+const RESULTS = join(import.meta.dirname, 'results/bench.json')
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    rounds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '3' },
+    against: { type: 'string' },
+  },
+})
+const names = values.only?.split(',') ?? Object.keys(SUITES)
+const unknown = names.filter((name) => SUITES[name] === undefined)
+if (unknown.length > 0) {
+  throw new Error(
+    `no such suite: ${unknown.join(', ')}; there are ${Object.keys(SUITES).join(', ')}`,
+  )
+}
+
+using against = values.against === undefined ? undefined : checkOut(values.against)
+const plan: Plan = {
+  rounds: Number(values.rounds),
+  secondsPerRound: Number(values.seconds),
+  against,
+  say: (text) => process.stderr.write(`${text}\n`),
+}
+const machine = machineFacts()
+const questions: Question[] = []
+for (const name of names) {
+  plan.say(`-- ${name}`)
+  questions.push(...((await SUITES[name]?.(plan)) ?? []))
+}
+const results: Results = { command: 'npm run bench', machine, questions }
+const json = `${JSON.stringify(results, undefined, 2)}\n`
+if (values.only === undefined && against === undefined) {
+  await writeFile(RESULTS, json)
+  await render(results)
+} else {
+  process.stdout.write(json)
+}
+
+function machineFacts(): Results['machine'] {
+  const [cpu] = cpus()
+  return {
+    cores: cpus().length,
+    cpu: cpu?.model ?? 'unknown',
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    // Other work on the machine: ratios stand it, absolute figures do not.
+    load: Number((loadavg()[0] ?? 0).toFixed(1)),
+    node: process.version,
+    arch: process.arch,
+    httpLoad: httpTool,
+    rounds: plan.rounds,
+    secondsPerRound: plan.secondsPerRound,
+    date: new Date().toISOString().slice(0, 10),
+  }
+}

@@ -1,0 +1,155 @@
+import { join } from 'node:path'
+import { loadSync } from '@grpc/proto-loader'
+import { childScope } from '#test/process.ts'
+import { loadCoap } from '../calls/load-coap.ts'
+import { loadGrpc } from '../calls/load-grpc.ts'
+import { loadHttp } from '../calls/load-http.ts'
+import { classic, type ClassicKind } from '../classic/classic.ts'
+import { alternate, type Contestant } from '../harness/alternate.ts'
+import type { Plan, Question } from '../harness/model.ts'
+import { echoProducts, LANGUAGES, type EchoProduct } from './echo-products.ts'
+
+const PAYLOAD = Buffer.alloc(100, 'x')
+const CLASSICS: readonly ClassicKind[] = ['express', 'python', 'fork']
+const BODIES = [
+  { group: '1 KiB, 32 connections', bytes: 1_024, connections: 32 },
+  { group: '64 KiB, 8 connections', bytes: 64 * 1_024, connections: 8 },
+  { group: '1 MiB, 4 connections', bytes: 1_024 * 1_024, connections: 4 },
+] as const
+
+/** Calls through whole products (front, agent, container and back), beside the least that Node can do and the classic design. */
+export async function calls(plan: Plan): Promise<Question[]> {
+  await using products = await echoProducts(plan)
+  const { all } = products
+  return [
+    await httpQuestion(plan, all),
+    await bodiesQuestion(plan, all),
+    await grpcQuestion(plan, all),
+    await coapQuestion(plan, all),
+  ]
+}
+
+async function httpQuestion(plan: Plan, products: readonly EchoProduct[]): Promise<Question> {
+  await using stack = new AsyncDisposableStack()
+  const { port: barePort } = stack.use(await bare('http'))
+  const classics = await Promise.all(
+    CLASSICS.map(async (kind) => {
+      const { port } = stack.use(await classic(kind))
+      return { kind, port }
+    }),
+  )
+  const contestants = [1, 32, 256].flatMap((inFlight): Contestant[] => {
+    const group = inFlight === 1 ? '1 connection' : `${inFlight} connections`
+    const one = (name: string, port: number, path: string): Contestant => ({
+      group,
+      name,
+      load: (seconds) =>
+        loadHttp({ port, path, payload: PAYLOAD, inFlight, durationMs: seconds * 1_000 }),
+    })
+    return [
+      one('bare node:http', barePort, '/'),
+      ...products.flatMap(({ suffix, product }) =>
+        LANGUAGES.map((name) => one(`${name}${suffix}`, product.ports.http, `/echo-${name}`)),
+      ),
+      ...(inFlight === 32 ? classics : []).map(({ kind, port }) =>
+        one(`classic ${kind}`, port, '/'),
+      ),
+    ]
+  })
+  const rows = await alternate(plan, contestants)
+  return { id: 'http', title: 'HTTP, echo of 100 bytes', unit: 'calls/s', better: 'more', rows }
+}
+
+async function bodiesQuestion(plan: Plan, products: readonly EchoProduct[]): Promise<Question> {
+  await using server = await bare('http')
+  const contestants = BODIES.flatMap(({ group, bytes, connections }): Contestant[] => {
+    const payload = Buffer.alloc(bytes, 'x')
+    const one = (name: string, port: number, path: string): Contestant => ({
+      group,
+      name,
+      load: (seconds) =>
+        loadHttp({ port, path, payload, inFlight: connections, durationMs: seconds * 1_000 }),
+    })
+    return [
+      one('bare node:http', server.port, '/'),
+      ...products.flatMap(({ suffix, product }) =>
+        ['node', 'python'].map((name) =>
+          one(`${name}${suffix}`, product.ports.http, `/echo-${name}`),
+        ),
+      ),
+    ]
+  })
+  const rows = await alternate(plan, contestants)
+  return { id: 'bodies', title: 'HTTP, larger bodies', unit: 'calls/s', better: 'more', rows }
+}
+
+async function grpcQuestion(plan: Plan, products: readonly EchoProduct[]): Promise<Question> {
+  await using server = await bare('grpc')
+  const file = join(import.meta.dirname, '../../../proto/shoal.proto')
+  const invoke = Reflect.get(Object(loadSync(file)['shoal.v1.Functions']), 'Invoke')
+  const serialize: unknown = Reflect.get(Object(invoke), 'requestSerialize')
+  if (typeof serialize !== 'function') throw new TypeError('shoal.proto has no Invoke')
+  const rows = await alternate(plan, [
+    overGrpc('bare @grpc/grpc-js', server.port, '/bare.Echo/Echo', PAYLOAD),
+    ...products.flatMap(({ suffix, product }) =>
+      LANGUAGES.map((name) => {
+        const message: Buffer = serialize({ function: `echo-${name}`, payload: PAYLOAD })
+        return overGrpc(
+          `${name}${suffix}`,
+          product.ports.grpc,
+          '/shoal.v1.Functions/Invoke',
+          message,
+        )
+      }),
+    ),
+  ])
+  return {
+    id: 'grpc',
+    title: 'gRPC unary, echo of 100 bytes',
+    unit: 'calls/s',
+    better: 'more',
+    rows,
+  }
+}
+
+async function coapQuestion(plan: Plan, products: readonly EchoProduct[]): Promise<Question> {
+  await using server = await bare('coap')
+  const rows = await alternate(plan, [
+    overCoap('bare coap', server.port, '/echo'),
+    ...products.flatMap(({ suffix, product }) =>
+      LANGUAGES.map((name) => overCoap(`${name}${suffix}`, product.ports.coap, `/echo-${name}`)),
+    ),
+  ])
+  return {
+    id: 'coap',
+    title: 'CoAP confirmable, echo of 100 bytes',
+    unit: 'calls/s',
+    better: 'more',
+    rows,
+  }
+}
+
+function overGrpc(name: string, port: number, method: string, payload: Buffer): Contestant {
+  return {
+    group: '32 in flight',
+    name,
+    load: (seconds) =>
+      loadGrpc({ port, method, payload, inFlight: 32, durationMs: seconds * 1_000 }),
+  }
+}
+
+function overCoap(name: string, port: number, path: string): Contestant {
+  return {
+    group: '32 in flight from 8 ports',
+    name,
+    load: (seconds) =>
+      loadCoap({ port, path, payload: PAYLOAD, inFlight: 32, durationMs: seconds * 1_000 }),
+  }
+}
+
+async function bare(kind: string): Promise<AsyncDisposable & { readonly port: number }> {
+  const script = join(import.meta.dirname, '../calls/bare.ts')
+  const child = await childScope({ script, args: [kind] })
+  const { port }: { port: number } = JSON.parse(child.readyLine)
+  return { port, [Symbol.asyncDispose]: () => child[Symbol.asyncDispose]() }
+}
