@@ -198,6 +198,9 @@ test('Expect: 100-continue with chunks, with the body already there, without a b
   raw.write(`GET /echo HTTP/1.1\r\nHost: x\r\n${expect}\r\n`)
   await eventually(() => raw.text.length > before)
   assert.doesNotMatch(raw.text.slice(before), /100 Continue/)
+  using old = await RawTcp.connect(scope.proxy.port)
+  old.write(`POST /echo HTTP/1.0\r\n${expect}Content-Length: 3\r\n\r\nold`)
+  assert.match(await old.rest(), /^HTTP\/1\.1 200 OK\r\n.*old$/s)
 })
 
 test('a peer that ends its side after the request still gets its answer; one that has gone makes the call end', async () => {

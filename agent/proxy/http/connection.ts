@@ -265,7 +265,8 @@ export class Connection implements CallConnection, BodySource {
     this.#bytesLeft = contentLength
     this.#last = !head.keepAlive
     this.#chunkedAnswers = head.version === 11
-    this.#continueOwed = fields.expect !== undefined && this.#state !== 'read'
+    this.#continueOwed =
+      fields.expect !== undefined && head.version === 11 && this.#state !== 'read'
     if (!chunked) this.#giveParser()
     if (this.#state !== 'read') this.#dueIn(this.#host.times.requestTimeoutMs)
     const call = this.#host.opened(this, head, fields, framing)
