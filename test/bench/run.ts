@@ -15,9 +15,12 @@ import type { Plan, Question, Results, Suite } from './harness/model.ts'
 import { checkOut } from './harness/other-tree.ts'
 import { render } from './harness/render.ts'
 import { calls } from './suites/calls.ts'
+import { cost } from './suites/cost.ts'
 import { deploys } from './suites/deploys.ts'
+import { spawns } from './suites/spawns.ts'
+import { starts } from './suites/starts.ts'
 
-const SUITES: Readonly<Record<string, Suite>> = { calls, deploys }
+const SUITES: Readonly<Record<string, Suite>> = { calls, spawns, starts, deploys, cost }
 const RESULTS = join(import.meta.dirname, 'results/bench.json')
 
 const { values } = parseArgs({

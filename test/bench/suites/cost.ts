@@ -1,0 +1,70 @@
+import { Type } from 'typebox'
+import { Value } from 'typebox/value'
+import type { Question, Row } from '../harness/model.ts'
+import { runScript } from '../harness/script.ts'
+
+const Times = Type.Object({ median: Type.Number(), min: Type.Number(), max: Type.Number() })
+const Starts = Type.Object({ open: Times, firstAnswer: Times })
+const Memory = Type.Object({ rssMiB: Type.Number() })
+const Output = Type.Object({
+  startMs: Type.Object({ bundle: Starts, source: Starts }),
+  memory: Type.Object({
+    afterStart: Memory,
+    underLoad: Memory,
+    afterLoad: Memory,
+    idleAgain: Memory,
+    idleCpuPercent: Type.Number(),
+  }),
+})
+const ARGS = [
+  '--only',
+  'start,memory',
+  '--rounds',
+  '3',
+  '--load-seconds',
+  '3',
+  '--idle-seconds',
+  '30',
+]
+
+/** What an agent with 20 functions costs: its start on what is on the disk, its memory, its processor time when idle. */
+export async function cost(): Promise<Question[]> {
+  const { startMs, memory } = Value.Parse(Output, await runScript('cost.ts', ARGS))
+  const starts = Object.entries(startMs).flatMap(([from, { open, firstAnswer }]): Row[] => [
+    { group: from, name: 'ports open', ...open },
+    { group: from, name: 'first answer', ...firstAnswer },
+  ])
+  const { idleCpuPercent, ...points } = memory
+  const sizes = Object.entries(points).map(([when, { rssMiB }]) =>
+    single('resident memory, 20 functions', POINTS[when] ?? when, rssMiB),
+  )
+  const idle = single('of one core, full health reporting', 'idle', idleCpuPercent)
+  return [
+    {
+      id: 'agent-start',
+      title: 'Start of an agent with 20 functions',
+      unit: 'ms',
+      better: 'less',
+      rows: starts,
+    },
+    { id: 'agent-memory', title: 'Memory of an agent', unit: 'MiB', better: 'less', rows: sizes },
+    {
+      id: 'agent-idle',
+      title: 'Processor time of an idle agent',
+      unit: '%',
+      better: 'less',
+      rows: [idle],
+    },
+  ]
+}
+
+const POINTS: Readonly<Record<string, string>> = {
+  afterStart: 'after the start',
+  underLoad: 'under load',
+  afterLoad: 'right after the load',
+  idleAgain: 'idle again',
+}
+
+function single(group: string, name: string, value: number): Row {
+  return { group, name, median: value, min: value, max: value }
+}
