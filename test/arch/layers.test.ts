@@ -34,7 +34,7 @@ const PACKAGES: readonly { readonly name: string; readonly only: readonly string
     name: 'dockerode',
     only: ['agent/handlers/docker/', 'controller/build/', 'controller/main.ts', 'deploy/'],
   },
-  { name: 'fastify', only: ['agent/health/', 'controller/'] },
+  { name: 'fastify', only: ['controller/'] },
   { name: 'undici/lib/llhttp/llhttp-wasm.js', only: ['agent/proxy/http/'] },
   { name: 'node:dgram', only: ['agent/proxy/coap/', 'deploy/'] },
   { name: '@grpc/grpc-js', only: ['agent/proxy/grpc/', 'deploy/'] },
