@@ -38,7 +38,7 @@ const PACKAGES: readonly { readonly name: string; readonly only: readonly string
     name: 'dockerode',
     only: ['agent/handlers/docker/', 'controller/build/', 'controller/main.ts', 'deploy/'],
   },
-  { name: 'fastify', only: ['agent/health/', 'controller/'] },
+  { name: 'fastify', only: ['controller/'] },
   { name: 'undici/lib/llhttp/llhttp-wasm.js', only: ['agent/proxy/http/'] },
   { name: 'node:dgram', only: ['agent/proxy/coap/', 'deploy/'] },
   { name: '@bufbuild/protobuf', only: ['agent/proxy/grpc/', 'proto/'] },

@@ -170,10 +170,10 @@ export class DrainedBody implements BodyTarget {
 }
 
 const NO_BYTES = Buffer.alloc(0)
-const HIGH_WATER_BYTES = 128 * 1024
+const HIGH_WATER_BYTES = 64 * 1024
 
 /** A sender that fills a read is given more room: fewer reads, fewer frames. */
 function roomBytesAfter(bytes: number): number {
-  if (bytes >= 48 * 1024) return 256 * 1024
+  if (bytes >= 48 * 1024) return 128 * 1024
   return bytes >= 32 * 1024 ? 64 * 1024 : 0
 }
