@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { gzipSync } from 'node:zlib'
 import * as fc from 'fast-check'
 import { eventually } from '#test/eventually.ts'
 import {
@@ -107,6 +108,27 @@ test('answers that nobody takes: so many bytes are held and no more, and each on
   for (const id of ids.slice(0, 7)) assert.equal(await deaf.reset(id), CODE.cancel)
   assert.equal((await http2Call(refusal, {}, [large])).code, 0)
   await refusal[Symbol.asyncDispose]()
+})
+
+test('requests that are large and never end, packed or not, are held up to so many bytes', async () => {
+  const MIB = 1024 * 1024
+  for (const packed of [true, false]) {
+    await using scope = await grpcProxyScope({ bodyBytesMax: 8 * MIB })
+    await using client = await http2Client(scope.proxy.port)
+    const message = invokeMessage('echo', Buffer.alloc(8 * MIB))
+    const frame = packed ? grpcFrame(gzipSync(message), 1) : grpcFrame(message)
+    const headers = packed ? { 'grpc-encoding': 'gzip' } : {}
+    const calls = Array.from({ length: 12 }, () => http2Call(client, headers, [frame], false))
+    await eventually(() => scope.proxy.inFlight > 7, { everyMs: 1 })
+    // 64 MiB hold seven of them.
+    await eventually(() => scope.proxy.inFlight <= 7, { timeoutMs: 20_000 })
+    assert.equal((await http2Call(client, {}, [ECHO])).code, 0)
+    client.destroy()
+    await Promise.all(calls)
+    await eventually(() => scope.proxy.inFlight === 0)
+    await using again = await http2Client(scope.proxy.port)
+    assert.equal((await http2Call(again, headers, [frame])).code, 0)
+  }
 })
 
 test('a header that says little and means much is not unfolded beyond its limit', async () => {

@@ -37,7 +37,8 @@ export interface Http2Answer {
 
 /** A connection of Node's own HTTP/2 client. */
 export async function http2Client(port: number): Promise<ClientHttp2Session & AsyncDisposable> {
-  const session = connect(`http://127.0.0.1:${port}`)
+  // Node's client takes no answers while it has more than 10 MB to send, unless it is told otherwise.
+  const session = connect(`http://127.0.0.1:${port}`, { maxSessionMemory: 1_000 })
   session.on('error', () => undefined)
   await new Promise<void>((resolve, reject) => {
     session.once('remoteSettings', () => resolve())

@@ -8,6 +8,7 @@ import { type AcceptHost, acceptCall } from './accept-call.ts'
 import type { CallStream, CallStreamListener } from './call-stream.ts'
 import { Budget } from './budget.ts'
 import { Connection, type ConnectionHost, type ConnectionLimits } from './h2/index.ts'
+import { Inflater } from './inflate.ts'
 import type { Method } from './method.ts'
 import type { ServerCall } from './server-call.ts'
 
@@ -40,6 +41,7 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
   readonly log: ProxyLog
   readonly budget: Budget
   readonly calls = new Set<ServerCall>()
+  readonly inflater = new Inflater()
   readonly #server: Server
   readonly #limits: ConnectionLimits
   readonly #receiveMs: number

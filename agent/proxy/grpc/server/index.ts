@@ -1,6 +1,6 @@
 /**
  * A gRPC server: HTTP/2 connections, calls with their deadlines, messages and statuses. Knows no services and no functions.
- * Depends on shared, proxy/ (log, faults) and node:http2.
+ * Depends on shared, proxy/ (log, faults), node:net and node:zlib.
  * Used by proxy/grpc.
  */
 export { frameFor, frameOf } from './frame.ts'

@@ -13,8 +13,35 @@ export function isKnownEncoding(encoding: string): boolean {
   return encoding === 'identity' || INFLATERS.has(encoding)
 }
 
-/** Unpacks a message whose flag says that it is compressed, up to `bytesMax`; the callback comes later, exactly once. */
-export function inflateMessage(
+/** As many as Node's thread pool works on at once; each may grow to the largest message. */
+const AT_ONCE_MAX = 4
+
+/** Unpacks messages a few at a time: many small ones may mean many large ones. */
+export class Inflater {
+  #running = 0
+  readonly #waiting: (() => void)[] = []
+
+  /** Unpacks a message whose flag says that it is compressed, up to `bytesMax`; the callback comes later, exactly once. */
+  inflate(
+    encoding: string,
+    bytes: Buffer,
+    bytesMax: number,
+    done: (result: Buffer | Status) => void,
+  ): void {
+    if (this.#running >= AT_ONCE_MAX) {
+      this.#waiting.push(() => this.inflate(encoding, bytes, bytesMax, done))
+      return
+    }
+    this.#running += 1
+    inflateMessage(encoding, bytes, bytesMax, (result) => {
+      this.#running -= 1
+      this.#waiting.shift()?.()
+      done(result)
+    })
+  }
+}
+
+function inflateMessage(
   encoding: string,
   bytes: Buffer,
   bytesMax: number,

@@ -3,7 +3,7 @@ import { Fault } from '#shared/fault.ts'
 import { faultOf } from '../../fault-answer.ts'
 import type { ProxyLog } from '../../log.ts'
 import type { CallStream, CallStreamListener } from './call-stream.ts'
-import { inflateMessage } from './inflate.ts'
+import type { Inflater } from './inflate.ts'
 import { type MessageLimits, MessageReader, type MessageSink } from './message-reader.ts'
 import type { MessageConsumer, Method } from './method.ts'
 import { type RequestHead, timeoutMsOf } from './request-head.ts'
@@ -11,6 +11,7 @@ import { type Status, STATUS, StatusError, statusOf, trailersOf } from './status
 
 /** What a call needs of its server. */
 export interface CallHost extends MessageLimits {
+  readonly inflater: Inflater
   readonly log: ProxyLog
   /** Calls that have no outcome yet. */
   readonly calls: Set<ServerCall>
@@ -159,8 +160,7 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   }
 
   closed(): void {
-    this.#host.budget.give(this.#heldBytes)
-    this.#heldBytes = 0
+    this.#giveBack()
     if (this.isOver) return
     this.#end()
     this.#abandon(new Fault('CALLER_GONE', 'the caller has gone'))
@@ -175,14 +175,16 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   #take(bytes: Buffer): void {
     if (this.#consumer !== undefined) return this.#consumer.message(bytes)
     if (this.#message !== undefined) throw new StatusError(MESSAGES.several)
-    this.#message = bytes
+    // Until its END_STREAM has come it is nobody's but ours.
+    if (this.#hold(bytes.length)) this.#message = bytes
   }
 
   #inflate(bytes: Buffer): void {
     const behind: { readonly bytes: Buffer; readonly compressed: boolean }[] = []
     this.#behind = behind
     this.#stream.pause()
-    inflateMessage(this.head.encoding, bytes, this.#host.messageBytesMax, (result) => {
+    const { inflater, messageBytesMax } = this.#host
+    inflater.inflate(this.head.encoding, bytes, messageBytesMax, (result) => {
       this.#behind = undefined
       if (this.isOver) return
       if (!Buffer.isBuffer(result)) return this.fail(result)
@@ -201,6 +203,7 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     if (method.kind === 'stream') return this.#consumer?.end()
     if (this.#message === undefined) throw new StatusError(MESSAGES.none)
     this.#state = 'running'
+    this.#giveBack()
     method.handle(this, this.#message)
   }
 
@@ -216,7 +219,12 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     this.#timer = setTimeout(late, Math.min(TIMER_MS_MAX, Math.ceil(ms) + DEADLINE_GRACE_MS))
   }
 
-  /** False, and the call is over, when an answer cannot be held until the caller takes it. */
+  #giveBack(): void {
+    this.#host.budget.give(this.#heldBytes)
+    this.#heldBytes = 0
+  }
+
+  /** False, and the call is over, when a message cannot be held until it is taken. */
   #hold(bytes: number): boolean {
     if (bytes <= HELD_BYTES_MIN) return true
     if (!this.#host.budget.take(bytes)) {
@@ -252,7 +260,7 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   }
 }
 
-/** Answers below this are on their way at once, or held within the stream's window. */
+/** Messages below this are not counted: most are on their way at once. */
 const HELD_BYTES_MIN = 64 * 1024
 
 const OK: Status = { code: 0, message: '' }
@@ -263,7 +271,7 @@ const MESSAGES = {
   cut: { code: STATUS.internal, message: 'the request ends within a message' },
   full: {
     code: STATUS.resourceExhausted,
-    message: 'this node holds as many bytes of answers as it may',
+    message: 'this node holds as many bytes of requests and answers as it may',
     trailers: ['shoal-retry', 'true', 'retry-after-ms', '1000'],
   },
 } as const satisfies Record<string, Status>
