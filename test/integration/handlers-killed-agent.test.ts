@@ -45,7 +45,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       await reported(node, 'hello', 'ready')
       await eventually(async () => (await spares()) === 0)
       await node.reconciler.settled(AbortSignal.timeout(60_000))
-      assert.equal((await readdir(join(bed.folder, 'h'))).length, 1)
+      await eventually(async () => (await readdir(join(bed.folder, 'h'))).length === 1)
       assert.equal(await call(node.router, 'hello', 'again'), 'hello again')
     })
 
@@ -65,6 +65,8 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       assert.equal(await call(node.router, 'hello', 'again'), 'hello again')
       await node.reconciler.settled(AbortSignal.timeout(60_000))
       assert.deepEqual(await recordsOf(bed), before)
+      // A spare that the engine was still making for the killed agent is found by the second look.
+      await eventually(async () => (await idsOf(bed)).length === before.length)
       assert.deepEqual(await idsOf(bed), before)
       assert.equal(before.length, 2)
     })
@@ -93,6 +95,8 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       assert.equal(await call(node.router, 'hello', 'x'), `round ${KILLS - 1} x`)
       // What the engine was still doing for a killed agent is found by the second look.
       await sleep(2_500)
+      await node.reconciler.settled(AbortSignal.timeout(60_000))
+      await eventually(async () => (await idsOf(bed)).length === 3)
       await node.reconciler.settled(AbortSignal.timeout(60_000))
       const left = await makeEngine(bed).list(AbortSignal.timeout(10_000))
       const context = `waits ${waits.join()}`
