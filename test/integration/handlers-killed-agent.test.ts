@@ -40,7 +40,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         await agent.kill('SIGKILL')
       }
       assert.equal(await spares(), 2)
-      await using node = await startNode(bed)
+      await using node = await startNode(bed, { surveyMs: 2_000 })
       node.reconciler.setDesired([hello])
       await reported(node, 'hello', 'ready')
       await eventually(async () => (await spares()) === 0)
@@ -59,7 +59,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         await agent.kill('SIGKILL')
       }
       const before = await recordsOf(bed)
-      await using node = await startNode(bed)
+      await using node = await startNode(bed, { surveyMs: 2_000 })
       node.reconciler.setDesired([hello])
       await reported(node, 'hello', 'ready')
       assert.equal(await call(node.router, 'hello', 'again'), 'hello again')
@@ -88,7 +88,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         await sleep(waitMs)
         await agent.kill('SIGKILL')
       }
-      await using node = await startNode(bed)
+      await using node = await startNode(bed, { surveyMs: 2_000 })
       node.reconciler.setDesired(last)
       const names = last.map(({ fn }) => fn).toSorted()
       for (const fn of names) await reported(node, fn, 'ready')
