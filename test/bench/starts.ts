@@ -4,7 +4,8 @@
  *     node test/bench/starts.ts [--rounds 12] [--engine docker] [--runtimes nodejs,python3,binary]
  *
  * In each round each contestant has one turn, so that what else the machine does hits them alike:
- * - container, spare: from a bundle on the disk to the first answer, without and with a warm spare
+ * - container, spare: from a bundle on the disk to the first answer, without and with a warm spare; a spare with other limits than
+ *   the function's has to be given them
  * - pause, unpause: `Handler.pause`, and `Handler.resume` up to the runner's PONG
  * - undo: from a kept, paused handler to its first answer
  */
@@ -65,6 +66,11 @@ async function measure(runtime: Runtime): Promise<void> {
       await timed(`${runtime}, ${size}: spare`, () => firstAnswer(warm))
       if (size === 'small') await sleeps(runtime, warm)
       await warm.stop(AbortSignal.timeout(30_000))
+      if (size !== 'small') continue
+      await stocked(pool, need, 1)
+      const other = await scope.handler(runtime, bundle, { pool, limits: { cpus: 0.9 } })
+      await timed(`${runtime}, ${size}: spare with other limits`, () => firstAnswer(other))
+      await other.stop(AbortSignal.timeout(30_000))
     }
   }
 }
