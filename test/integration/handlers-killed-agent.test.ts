@@ -40,12 +40,12 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         await agent.kill('SIGKILL')
       }
       assert.equal(await spares(), 2)
-      await using node = await startNode(bed)
+      await using node = await startNode(bed, { surveyMs: 2_000 })
       node.reconciler.setDesired([hello])
       await reported(node, 'hello', 'ready')
       await eventually(async () => (await spares()) === 0)
       await node.reconciler.settled(AbortSignal.timeout(60_000))
-      assert.equal((await readdir(join(bed.folder, 'h'))).length, 1)
+      await eventually(async () => (await readdir(join(bed.folder, 'h'))).length === 1)
       assert.equal(await call(node.router, 'hello', 'again'), 'hello again')
     })
 
@@ -59,12 +59,14 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         await agent.kill('SIGKILL')
       }
       const before = await recordsOf(bed)
-      await using node = await startNode(bed)
+      await using node = await startNode(bed, { surveyMs: 2_000 })
       node.reconciler.setDesired([hello])
       await reported(node, 'hello', 'ready')
       assert.equal(await call(node.router, 'hello', 'again'), 'hello again')
       await node.reconciler.settled(AbortSignal.timeout(60_000))
       assert.deepEqual(await recordsOf(bed), before)
+      // A spare that the engine was still making for the killed agent is found by the second look.
+      await eventually(async () => (await idsOf(bed)).length === before.length)
       assert.deepEqual(await idsOf(bed), before)
       assert.equal(before.length, 2)
     })
@@ -86,13 +88,15 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         await sleep(waitMs)
         await agent.kill('SIGKILL')
       }
-      await using node = await startNode(bed)
+      await using node = await startNode(bed, { surveyMs: 2_000 })
       node.reconciler.setDesired(last)
       const names = last.map(({ fn }) => fn).toSorted()
       for (const fn of names) await reported(node, fn, 'ready')
       assert.equal(await call(node.router, 'hello', 'x'), `round ${KILLS - 1} x`)
       // What the engine was still doing for a killed agent is found by the second look.
       await sleep(2_500)
+      await node.reconciler.settled(AbortSignal.timeout(60_000))
+      await eventually(async () => (await idsOf(bed)).length === 3)
       await node.reconciler.settled(AbortSignal.timeout(60_000))
       const left = await makeEngine(bed).list(AbortSignal.timeout(10_000))
       const context = `waits ${waits.join()}`

@@ -177,6 +177,11 @@ function failureTests(kind: EngineKind): void {
       node.complaints.filter((line) => line.startsWith('function failed')).length
     await eventually(() => failed() >= 4, { timeoutMs: 20_000 })
     assert.ok(failed() <= 6)
+    const [now] = node.reconciler.report()
+    assert.ok((now?.failures ?? 0) >= 4, 'it says how often it has failed in a row')
+    // The fourth pause is of a second, with the jitter at its end; whole milliseconds of two clocks.
+    const nextInMs = (now?.retryAtMs ?? 0) - Date.now()
+    assert.ok(Math.abs(nextInMs) < 5_000, `the next try is due in ${nextInMs} ms`)
   })
 
   it('answers the call after the one that killed the handler', async () => {

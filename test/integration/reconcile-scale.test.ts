@@ -3,6 +3,7 @@ import { describe, it } from 'node:test'
 import type { EngineKind } from '#shared/schemas/names.ts'
 import type { FunctionReport } from '#shared/schemas/health.ts'
 import { eventually } from '#test/eventually.ts'
+import { invocation } from '#test/invoke-scope.ts'
 import {
   answering,
   assignmentOf,
@@ -26,6 +27,9 @@ const SLOW: Files = {
   }`,
 }
 
+/** A busy machine takes its time to start and remove containers. */
+const PATIENT = { timeoutMs: 40_000 } as const
+
 for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
   describe(`scaling on engine ${kind}`, () => {
     sleepTests(kind)
@@ -43,7 +47,7 @@ function sleepTests(kind: EngineKind): void {
     node.reconciler.setDesired([hello])
     // It shows that it runs before it may sleep.
     assert.equal((await reported(node, 'hello', 'ready')).handlers.ready, 1)
-    const asleep = await eventually(() => resting(node))
+    const asleep = await eventually(() => resting(node), PATIENT)
     assert.deepEqual([asleep.state, asleep.handlers.ready, asleep.serving], ['ready', 0, []])
     const [before] = await node.engine.list(AbortSignal.timeout(10_000))
     assert.equal(before?.state, 'paused')
@@ -51,8 +55,11 @@ function sleepTests(kind: EngineKind): void {
     assert.equal(await call(node.router, 'hello', 'you'), 'hi you')
     const [after] = await node.engine.list(AbortSignal.timeout(10_000))
     assert.equal(after?.id, before.id, 'resumed, not started again')
-    await eventually(() => resting(node))
-    await eventually(async () => (await node.engine.list(AbortSignal.timeout(10_000))).length === 0)
+    await eventually(() => resting(node), PATIENT)
+    await eventually(
+      async () => (await node.engine.list(AbortSignal.timeout(10_000))).length === 0,
+      PATIENT,
+    )
     await settle(node)
     assert.equal(node.reconciler.report()[0]?.state, 'ready')
     assert.equal(await call(node.router, 'hello', 'again'), 'hi again', 'started anew')
@@ -67,10 +74,10 @@ function sleepTests(kind: EngineKind): void {
     node.reconciler.setDesired([
       await assignmentOf(node.source, 'hello', answering('hi'), settings),
     ])
-    await eventually(() => resting(node))
+    await eventually(() => resting(node), PATIENT)
     const [handler] = await node.engine.list(AbortSignal.timeout(10_000))
     await node.engine.stop(handler?.id ?? '', 0, AbortSignal.timeout(10_000))
-    await eventually(() => node.reconciler.report()[0]?.handlers.paused === 0)
+    await eventually(() => node.reconciler.report()[0]?.handlers.paused === 0, PATIENT)
     assert.equal(await call(node.router, 'hello'), 'hi')
     const [report] = node.reconciler.report()
     assert.deepEqual([report?.handlers.restarts, report?.failures], [0, undefined])
@@ -84,7 +91,7 @@ function sleepTests(kind: EngineKind): void {
       await using first = await startNode(bed)
       sleeper = await assignmentOf(first.source, 'hello', answering('hi'), settings)
       first.reconciler.setDesired([sleeper])
-      await eventually(() => resting(first))
+      await eventually(() => resting(first), PATIENT)
       await first.close(true)
     }
     await using second = await startNode(bed)
@@ -104,7 +111,7 @@ function sleepTests(kind: EngineKind): void {
       await using first = await startNode(bed)
       sleeper = await assignmentOf(first.source, 'hello', answering('hi'), settings)
       first.reconciler.setDesired([sleeper])
-      await eventually(() => resting(first))
+      await eventually(() => resting(first), PATIENT)
       id = (await first.engine.list(AbortSignal.timeout(10_000)))[0]?.id
       await first.close(false)
     }
@@ -128,7 +135,7 @@ function demandTests(kind: EngineKind): void {
     node.reconciler.setDesired([await assignmentOf(node.source, 'slow', SLOW, settings)])
     await reported(node, 'slow', 'ready')
     const calls = Array.from({ length: 20 }, () => call(node.router, 'slow', '700'))
-    await eventually(() => node.reconciler.report()[0]?.handlers.ready === 3)
+    await eventually(() => node.reconciler.report()[0]?.handlers.ready === 3, PATIENT)
     await Promise.all(calls)
     assert.equal(node.reconciler.report()[0]?.calls.ok, 20)
     assert.equal(node.timings.length, 3)
@@ -181,10 +188,10 @@ function isolationTests(kind: EngineKind): void {
     const settings = { isolation: 'fresh', replicas: 2 } as const
     node.reconciler.setDesired([await assignmentOf(node.source, 'new', counting, settings)])
     await reported(node, 'new', 'ready')
-    await eventually(() => node.reconciler.report()[0]?.handlers.ready === 2)
+    await eventually(() => (node.reconciler.report()[0]?.handlers.ready ?? 0) >= 2, PATIENT)
     const answers = await Promise.all(Array.from({ length: 10 }, () => call(node.router, 'new')))
     assert.deepEqual([...new Set(answers)], ['1'])
-    await eventually(() => node.reconciler.report()[0]?.handlers.ready === 2)
+    await eventually(() => (node.reconciler.report()[0]?.handlers.ready ?? 0) >= 2, PATIENT)
     assert.equal(node.reconciler.report()[0]?.handlers.restarts, 0)
     assert.deepEqual(node.complaints, [])
   })
@@ -200,12 +207,13 @@ function isolationTests(kind: EngineKind): void {
         return new Response('alive')
       }`,
     }
-    const settings = { isolation: 'fresh', replicas: 2, timeoutMs: 2_000 } as const
+    const settings = { isolation: 'fresh', replicas: 2 } as const
     node.reconciler.setDesired([await assignmentOf(node.source, 'risky', files, settings)])
     await reported(node, 'risky', 'ready')
-    const [died, blocked, ...others] = await Promise.allSettled(
-      ['die', 'block', '', '', '', ''].map((body) => call(node.router, 'risky', body)),
-    )
+    const body = Buffer.from('block')
+    const block = node.router.invoke(invocation({ fn: 'risky', body, deadlineMs: 1_500 }))
+    const calls = ['die', '', '', '', ''].map((what) => call(node.router, 'risky', what))
+    const [blocked, died, ...others] = await Promise.allSettled([block, ...calls])
     assert.equal(codeOf(died), 'FUNCTION_EXITED')
     assert.equal(codeOf(blocked), 'DEADLINE_EXCEEDED')
     assert.deepEqual(
@@ -213,14 +221,11 @@ function isolationTests(kind: EngineKind): void {
       ['alive', 'alive', 'alive', 'alive'],
     )
     // What the burst has started stays for a while; what had its call goes.
-    const report = await eventually(
-      async () => {
-        const [now] = node.reconciler.report()
-        const left = await node.engine.list(AbortSignal.timeout(10_000))
-        return now !== undefined && left.length === now.handlers.ready ? now : undefined
-      },
-      { timeoutMs: 20_000 },
-    )
+    const report = await eventually(async () => {
+      const [now] = node.reconciler.report()
+      const left = await node.engine.list(AbortSignal.timeout(10_000))
+      return now !== undefined && left.length === now.handlers.ready ? now : undefined
+    }, PATIENT)
     assert.ok(report.handlers.ready >= 2)
     assert.deepEqual(
       [report.state, report.handlers.restarts, report.failures],

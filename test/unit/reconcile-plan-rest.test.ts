@@ -209,6 +209,19 @@ const FRESH_ROWS: readonly PlanRow[] = [
     steps: ['start missing', 'drain a used'],
   },
   {
+    name: 'a handler whose one call does not end is removed, whatever time it could have still',
+    desired: [want()],
+    actual: node([
+      have([
+        handler('a', 'draining', { spent: true, suspect: 'overrun' }),
+        handler('b', 'draining', { suspect: 'blocked' }),
+        handler('c', 'draining', { suspect: 'overrun' }),
+        handler('d', 'serving'),
+      ]),
+    ]),
+    steps: ['stop a used', 'stop b blocked'],
+  },
+  {
     name: 'a handler that has had its call is removed, not kept',
     desired: [want({ ...sleeper, ...keeper, replicas: 0 })],
     actual: node([

@@ -146,8 +146,9 @@ function planLeaving(
   const replaced = kept.filter(({ phase }) => phase === 'serving').length >= want.replicas
   const steps: Step[] = []
   for (const handler of handlers) {
-    if (!isUp(handler) || kept.includes(handler)) continue
     const reason = leaveReason(want, handler)
+    if (isStuck(handler)) steps.push({ kind: 'stop', fn: want.fn, id: handler.id, reason })
+    if (!isUp(handler) || kept.includes(handler)) continue
     // What never served and is outdated already is waste; what did serve waits for its replacement.
     const superseded = reason === 'outdated' && !handler.proven
     if (replaced || superseded || AT_ONCE.has(reason)) {
@@ -172,6 +173,13 @@ function leave(fn: string, { id, phase }: ActualHandler, reason: LeaveReason): S
   if (phase === 'serving') return [{ kind: 'drain', fn, id, reason }]
   const done = phase === 'drained' || phase === 'dead'
   return [{ kind: 'stop', fn, id, reason: done ? phase : reason }]
+}
+
+/** It finishes calls, and there are none that it could still finish. */
+function isStuck({ phase, spent, suspect }: ActualHandler): boolean {
+  return (
+    phase === 'draining' && (suspect === 'blocked' || (spent === true && suspect === 'overrun'))
+  )
 }
 
 function isUp({ phase }: ActualHandler): boolean {
