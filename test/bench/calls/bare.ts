@@ -1,13 +1,11 @@
 import { createServer } from 'node:http'
 import { createServer as createCoapServer } from 'coap'
-import { Server, ServerCredentials, status } from '@grpc/grpc-js'
 import { pino } from 'pino'
-import { identity } from './load-grpc.ts'
 
 /**
  * The contestants' yardsticks: the least that Node can do for one echo, in a process of its own.
  *
- * Usage: node bare.ts http|grpc|coap; prints `{"msg":"ready","port":n}` and serves until it is killed.
+ * Usage: node bare.ts http|coap; prints `{"msg":"ready","port":n}` and serves until it is killed.
  */
 const log = pino()
 
@@ -23,37 +21,6 @@ const SERVERS: Readonly<Record<string, () => Promise<number>>> = {
     await listening.promise
     const address = server.address()
     return typeof address === 'object' && address !== null ? address.port : 0
-  },
-  grpc: async () => {
-    const server = new Server()
-    server.addService(
-      {
-        Echo: {
-          path: '/bare.Echo/Echo',
-          requestStream: false,
-          responseStream: false,
-          requestSerialize: identity,
-          requestDeserialize: identity,
-          responseSerialize: identity,
-          responseDeserialize: identity,
-        },
-      },
-      {
-        Echo: (
-          call: { request: Buffer },
-          answer: (error: { code: number } | null, value?: Buffer) => void,
-        ) => {
-          if (call.request.length === 0) answer({ code: status.INVALID_ARGUMENT })
-          else answer(null, call.request)
-        },
-      },
-    )
-    const bound = Promise.withResolvers<number>()
-    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port) => {
-      if (error === null) bound.resolve(port)
-      else bound.reject(error)
-    })
-    return bound.promise
   },
   coap: async () => {
     // cacheSize: the library's default keeps replies without a useful bound (gigabytes within a minute of load).

@@ -1,8 +1,7 @@
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { loadSync } from '@grpc/proto-loader'
 import { loadCoap } from '../calls/load-coap.ts'
-import { loadGrpc } from '../calls/load-grpc.ts'
+import { loadGrpc } from '../grpc/load.ts'
+import { requestFrame } from '../grpc/messages.ts'
 import { loadHttp } from '../calls/load-http.ts'
 import { median, type Round } from '../calls/load.ts'
 import { MemoryGroup, type GroupFacts } from './memory-group.ts'
@@ -146,21 +145,11 @@ function loads({ ports }: RunningAgent, connections: number): readonly LoadKind[
       name: 'grpc 100 B',
       run: (durationMs) =>
         loadGrpc({
-          ...other,
           port: ports.grpc,
-          method: '/shoal.v1.Functions/Invoke',
-          payload: invokeRequest('echo-0', BODY),
-          durationMs,
+          service: 'shoal',
+          frame: requestFrame('shoal', BODY.length, 'echo-0'),
+          seconds: Math.ceil(durationMs / 1_000),
         }),
     },
   ]
-}
-
-function invokeRequest(fn: string, payload: Buffer): Buffer {
-  const file = join(import.meta.dirname, '../../../proto/shoal.proto')
-  const invoke = Reflect.get(Object(loadSync(file)['shoal.v1.Functions']), 'Invoke')
-  const serialize: unknown = Reflect.get(Object(invoke), 'requestSerialize')
-  if (typeof serialize !== 'function') throw new TypeError('shoal.proto has no Invoke')
-  const bytes: Buffer = serialize({ function: fn, payload })
-  return bytes
 }

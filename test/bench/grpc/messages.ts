@@ -10,10 +10,10 @@ export const PATHS = {
 
 export type Service = keyof typeof PATHS
 
-/** A request of `echo` with so many bytes, prefix and all. */
-export function requestFrame(service: Service, bytes: number): Buffer {
+/** A request of a function with so many bytes, prefix and all. */
+export function requestFrame(service: Service, bytes: number, fn = 'echo'): Buffer {
   const text = 'x'.repeat(bytes)
-  if (service === 'shoal') return grpcFrame(invokeMessage('echo', text))
-  const data = create(DataSchema, { functionIdentifier: 'echo', data: text })
+  if (service === 'shoal') return grpcFrame(invokeMessage(fn, text))
+  const data = create(DataSchema, { functionIdentifier: fn, data: text })
   return grpcFrame(toBinary(DataSchema, data))
 }

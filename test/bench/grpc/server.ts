@@ -15,7 +15,6 @@ import type { GrpcProxyOptions } from '#agent/proxy/grpc/index.ts'
 import { CapturedLog } from '#test/captured-log.ts'
 import { LANE_SETTINGS } from '#test/invoke-scope.ts'
 import { RunnerProcess } from '#test/runner-process.ts'
-import { identity } from '../calls/load-grpc.ts'
 import { PATHS } from './messages.ts'
 
 interface Front {
@@ -60,6 +59,10 @@ function http2Echo(): Promise<number> {
       done(typeof address === 'object' && address !== null ? address.port : 0)
     })
   })
+}
+
+function identity(bytes: Buffer): Buffer {
+  return bytes
 }
 
 function grpcJsEcho(): Promise<number> {

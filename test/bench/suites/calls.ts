@@ -1,10 +1,10 @@
 import { join } from 'node:path'
-import { loadSync } from '@grpc/proto-loader'
 import { childScope } from '#test/process.ts'
 import { loadCoap } from '../calls/load-coap.ts'
-import { loadGrpc } from '../calls/load-grpc.ts'
 import { loadHttp } from '../calls/load-http.ts'
 import { classic, type ClassicKind } from '../classic/classic.ts'
+import { CONNECTIONS, loadGrpc, STREAMS } from '../grpc/load.ts'
+import { requestFrame } from '../grpc/messages.ts'
 import { alternate, type Contestant } from '../harness/alternate.ts'
 import type { Plan, Question } from '../harness/model.ts'
 import { echoProducts, LANGUAGES, type EchoProduct } from './echo-products.ts'
@@ -84,32 +84,17 @@ async function bodiesQuestion(plan: Plan, products: readonly EchoProduct[]): Pro
 }
 
 async function grpcQuestion(plan: Plan, products: readonly EchoProduct[]): Promise<Question> {
-  await using server = await bare('grpc')
-  const file = join(import.meta.dirname, '../../../proto/shoal.proto')
-  const invoke = Reflect.get(Object(loadSync(file)['shoal.v1.Functions']), 'Invoke')
-  const serialize: unknown = Reflect.get(Object(invoke), 'requestSerialize')
-  if (typeof serialize !== 'function') throw new TypeError('shoal.proto has no Invoke')
+  const script = join(import.meta.dirname, '../grpc/server.ts')
+  await using server = await childScope({ script, args: ['grpc-js'] })
+  const { port: barePort }: { port: number } = JSON.parse(server.readyLine)
   const rows = await alternate(plan, [
-    overGrpc('bare @grpc/grpc-js', server.port, '/bare.Echo/Echo', PAYLOAD),
+    overGrpc('bare @grpc/grpc-js', barePort, 'echo'),
     ...products.flatMap(({ suffix, product }) =>
-      LANGUAGES.map((name) => {
-        const message: Buffer = serialize({ function: `echo-${name}`, payload: PAYLOAD })
-        return overGrpc(
-          `${name}${suffix}`,
-          product.ports.grpc,
-          '/shoal.v1.Functions/Invoke',
-          message,
-        )
-      }),
+      LANGUAGES.map((name) => overGrpc(`${name}${suffix}`, product.ports.grpc, `echo-${name}`)),
     ),
   ])
-  return {
-    id: 'grpc',
-    title: 'gRPC unary, echo of 100 bytes',
-    unit: 'calls/s',
-    better: 'more',
-    rows,
-  }
+  const title = 'gRPC unary, echo of 100 bytes'
+  return { id: 'grpc', title, unit: 'calls/s', better: 'more', rows }
 }
 
 async function coapQuestion(plan: Plan, products: readonly EchoProduct[]): Promise<Question> {
@@ -129,12 +114,12 @@ async function coapQuestion(plan: Plan, products: readonly EchoProduct[]): Promi
   }
 }
 
-function overGrpc(name: string, port: number, method: string, payload: Buffer): Contestant {
+function overGrpc(name: string, port: number, fn: string): Contestant {
+  const frame = requestFrame('shoal', PAYLOAD.length, fn)
   return {
-    group: '32 in flight',
+    group: `${CONNECTIONS} connections with ${STREAMS} streams`,
     name,
-    load: (seconds) =>
-      loadGrpc({ port, method, payload, inFlight: 32, durationMs: seconds * 1_000 }),
+    load: (seconds) => loadGrpc({ port, service: 'shoal', frame, seconds }),
   }
 }
 
