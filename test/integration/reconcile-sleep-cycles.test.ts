@@ -54,7 +54,8 @@ it(
       [CYCLES * CALLS, 0, 0, 0],
     )
     assert.deepEqual(node.complaints, [])
-    assert.ok(node.timings.length <= 5, `woken, not started: ${node.timings.length} starts`)
+    // Woken, not started. Another one means that the runtime's image was made anew meanwhile.
+    assert.equal(node.timings.length, 1)
     for (const [found, all] of Object.entries(wakesMs)) {
       assert.ok(all.length > 0, `no call has found the handler ${found}`)
       const [p50, p99] = [percentile(all, 0.5), percentile(all, 0.99)].map((ms) => ms.toFixed(1))
