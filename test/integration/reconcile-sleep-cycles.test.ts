@@ -53,8 +53,9 @@ it(
       [report?.calls.ok, report?.calls.refused, report?.calls.failed, report?.handlers.restarts],
       [CYCLES * CALLS, 0, 0, 0],
     )
-    assert.equal(node.timings.length, 1, 'the same handler all the time')
     assert.deepEqual(node.complaints, [])
+    // Woken, not started. Another one means that the runtime's image was made anew meanwhile.
+    assert.equal(node.timings.length, 1)
     for (const [found, all] of Object.entries(wakesMs)) {
       assert.ok(all.length > 0, `no call has found the handler ${found}`)
       const [p50, p99] = [percentile(all, 0.5), percentile(all, 0.99)].map((ms) => ms.toFixed(1))
