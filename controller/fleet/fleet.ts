@@ -12,11 +12,10 @@ import type { NodeRow, Store } from '../store/index.ts'
 import type { Bus, BusRequest } from './bus.ts'
 import { Commands, type CommandSigner } from './commands.ts'
 import { Dispatcher } from './dispatcher.ts'
-import { Liveness } from './liveness.ts'
+import { Liveness, TICK_MS } from './liveness.ts'
 import { viewOf, type NodeFacts } from './node-view.ts'
 import { applyPlacements } from './placement.ts'
 
-const TICK_MS = 250
 /** `lastSeenMs` goes to SQL this often: after a restart it says roughly when a node was last there. */
 const PERSIST_SEEN_MS = 60_000
 /** In one reply; the next hello brings the rest. */

@@ -4,6 +4,9 @@ import type { Heartbeat, Refusal } from '#shared/schemas/health.ts'
 const BEATS_MISSED_MAX = 3
 const SLACK_BEATS = 0.5
 const BEATS = BEATS_MISSED_MAX + SLACK_BEATS
+/** How often `tick` is called. */
+export const TICK_MS = 250
+const LATE_MS = 1_000
 
 /** What a node last said of the command it keeps. */
 export interface Kept {
@@ -32,6 +35,8 @@ interface Life {
   boots: number
   boot: string | undefined
   seq: number
+  /** Time since `lastSeenMs` in which nobody could be heard. */
+  excusedMs: number
   /** Without a word for so long, it is offline. */
   offlineAfterMs: number
 }
@@ -53,10 +58,12 @@ export class Liveness {
   readonly #nodes = new Map<string, Life>()
   /** Until then a silent node may only not have had its turn yet. */
   #unsureUntilMs: number
+  #tickedAtMs: number
 
   constructor(options: { readonly heartbeatMs: number; readonly nowMs: number }) {
     this.#offlineAfterMs = options.heartbeatMs * BEATS
     this.#unsureUntilMs = options.nowMs + this.#offlineAfterMs
+    this.#tickedAtMs = options.nowMs
   }
 
   /** The connection is back: nodes get the time of some beats to be heard again. */
@@ -136,11 +143,19 @@ export class Liveness {
     this.#nodes.delete(node)
   }
 
-  /** @returns nodes that have just become offline */
+  /**
+   * To be called every `TICK_MS`. When it comes much later, this process stood still (a suspended host, a starved one, a clock that
+   * was set) and cannot say who was silent: that time counts for nobody.
+   *
+   * @returns nodes that have just become offline
+   */
   tick(nowMs: number): string[] {
+    const lateMs = nowMs - this.#tickedAtMs - TICK_MS
+    this.#tickedAtMs = nowMs
     const gone: string[] = []
     for (const [node, life] of this.#nodes) {
-      if (!life.online || nowMs - life.lastSeenMs <= life.offlineAfterMs) continue
+      if (lateMs > LATE_MS) life.excusedMs += lateMs
+      if (!life.online || nowMs - life.lastSeenMs - life.excusedMs <= life.offlineAfterMs) continue
       life.online = false
       gone.push(node)
     }
@@ -157,6 +172,7 @@ export class Liveness {
     const known = this.#nodes.get(node)
     if (known !== undefined) {
       known.lastSeenMs = Math.max(known.lastSeenMs, nowMs)
+      known.excusedMs = 0
       return known
     }
     const life: Life = {
@@ -169,6 +185,7 @@ export class Liveness {
       boots: 0,
       boot: undefined,
       seq: 0,
+      excusedMs: 0,
       offlineAfterMs: this.#offlineAfterMs,
     }
     this.#nodes.set(node, life)

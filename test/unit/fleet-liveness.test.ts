@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { Liveness } from '#controller/fleet/index.ts'
+import { Liveness, TICK_MS } from '#controller/fleet/index.ts'
 import { heartbeatOf } from '#test/heartbeat.ts'
 
 const BEAT_MS = 1_000
@@ -17,15 +17,27 @@ it('a node that was never heard is unknown at first, and offline when its time h
 it('a node is offline after three missed beats, once, and back with the next', () => {
   const liveness = start()
   liveness.beat(heartbeatOf('n', { seq: 1 }), 0)
-  assert.deepEqual(liveness.tick(3_500), [])
+  for (let nowMs = TICK_MS; nowMs <= 3_500; nowMs += TICK_MS) {
+    assert.deepEqual(liveness.tick(nowMs), [])
+  }
   assert.equal(liveness.onlineCount(), 1)
   assert.deepEqual(liveness.tick(3_501), ['n'])
-  assert.deepEqual(liveness.tick(9_000), [])
+  assert.deepEqual(liveness.tick(3_751), [])
   assert.equal(liveness.presence('n', 9_000), 'offline')
   assert.equal(liveness.onlineCount(), 0)
   const { back } = liveness.beat(heartbeatOf('n', { seq: 10 }), 9_001)
   assert.equal(back, true)
   assert.equal(liveness.presence('n', 9_001), 'online')
+})
+
+it('nobody is offline because this process stood still, but who stays silent after that is', () => {
+  const liveness = start()
+  liveness.beat(heartbeatOf('n', { seq: 1 }), 0)
+  assert.deepEqual(liveness.tick(TICK_MS), [])
+  assert.deepEqual(liveness.tick(60_000), [])
+  const gone: string[] = []
+  for (let nowMs = 60_000; nowMs <= 64_000; nowMs += TICK_MS) gone.push(...liveness.tick(nowMs))
+  assert.deepEqual(gone, ['n'])
 })
 
 it('gaps in the sequence are counted, within a boot only', () => {
