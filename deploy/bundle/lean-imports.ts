@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
 import type { Plugin } from 'esbuild'
@@ -12,6 +13,8 @@ const LEFT_OUT = join(import.meta.dirname, 'left-out.ts')
  * - A CommonJS module whose export is bytes is taken by `require`: for an `import`, esbuild copies what the export has, name by
  *   name, and makes a getter of every byte (10 MiB for llhttp).
  * - What of dockerode nobody uses is left out.
+ * - One character beyond ASCII makes Node keep the whole source with two bytes for each; esbuild escapes them everywhere but in regular
+ *   expressions, of which systeminformation has such.
  */
 export const leanImports: Plugin = {
   name: 'lean-imports',
@@ -31,6 +34,9 @@ export const leanImports: Plugin = {
       contents: `export default require(${JSON.stringify(path)})`,
       resolveDir: import.meta.dirname,
     }))
+    build.onLoad({ filter: /systeminformation\/lib\/[a-z]+\.js$/ }, async ({ path }) => ({
+      contents: (await readFile(path, 'utf8')).replaceAll(/[^\0-\x7f]/g, escaped),
+    }))
     build.onResolve({ filter: /^(ssh2|tar-fs)$/ }, () => ({ path: LEFT_OUT }))
     build.onResolve({ filter: /^\.\/session$/ }, ({ importer }) =>
       importer.endsWith('/dockerode/lib/docker.js') ? { path: LEFT_OUT } : undefined,
@@ -40,3 +46,7 @@ export const leanImports: Plugin = {
 
 const BUILTIN = 'builtin'
 const BYTES = 'bytes'
+
+function escaped(text: string): string {
+  return `\\u${text.charCodeAt(0).toString(16).padStart(4, '0')}`
+}

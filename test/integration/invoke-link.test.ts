@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Fault } from '#shared/fault.ts'
 import { RunnerServer } from '#agent/invoke/index.ts'
 import { eventually } from '#test/eventually.ts'
-import { FramePeer, TYPE, frameBytes, responseBytes } from '#test/frame-peer.ts'
+import { FramePeer, TYPE, errorBytes, frameBytes, responseBytes } from '#test/frame-peer.ts'
 import { LANE_SETTINGS, LinkScope, invocation, runnerInit } from '#test/invoke-scope.ts'
 
 describe('opening', () => {
@@ -125,6 +125,20 @@ describe('opening', () => {
       { level: 'info', request: undefined, text: 'started' },
       { level: 'error', request: 'r-77', text: 'grüße' },
       { level: 'info', request: 'r-77', text: 'late' },
+    ])
+  })
+
+  it('the whole of what a function failed with is in its log', async () => {
+    await using scope = await LinkScope.open()
+    await using peer = await scope.ready()
+    const failed = scope.router.invoke(invocation({ requestId: 'r-78' }))
+    const { id } = await peer.next(TYPE.request)
+    peer.send(errorBytes(id, 0, 'Error: kaputt\n    at fn (index.js:1)\n'))
+    await assert.rejects(failed, (error) => Fault.is(error, 'FUNCTION_ERROR'))
+    await eventually(() => scope.lines.length === 2)
+    assert.deepEqual(scope.lines, [
+      { level: 'error', request: 'r-78', text: 'Error: kaputt' },
+      { level: 'error', request: 'r-78', text: '    at fn (index.js:1)' },
     ])
   })
 

@@ -86,6 +86,19 @@ function answers(subject: Subject): void {
     }
   })
 
+  it('a body whose first part fills the whole window goes on', async () => {
+    await using scope = await start(subject)
+    const session = await scope.ready()
+    const large = randomBytes(session.windowBytes * 2)
+    const call = session.begin(
+      { path: '/echo', body: large.subarray(0, session.windowBytes) },
+      false,
+    )
+    await session.sendBody(call, large.subarray(session.windowBytes), true)
+    const { error, body } = await call.answer()
+    assert.ok(error === undefined && body.equals(large), `${body.length} bytes`)
+  })
+
   it('method, path, query, headers, request id, protocol and deadline reach the function', async () => {
     await using scope = await start(subject)
     const session = await scope.ready()

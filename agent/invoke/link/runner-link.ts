@@ -1,6 +1,7 @@
 import { Fault } from '#shared/fault.ts'
 import { cutText } from '#shared/text.ts'
 import {
+  ERROR_KIND,
   FRAME,
   FRAME_LIMITS,
   LOG_LEVELS,
@@ -25,6 +26,9 @@ import type {
   RunnerLogLine,
 } from './types.ts'
 import { withSignal } from './with-signal.ts'
+
+/** Of a function's error, in its log. */
+const ERROR_LINES_MAX = 50
 
 /**
  * One live connection to one runner, from WELCOME on.
@@ -201,7 +205,7 @@ export class RunnerLink implements ConnectionOwner {
     switch (type) {
       case FRAME.error:
         this.#allow(type)
-        return this.#calls.error(id, buffer, start, end)
+        return this.#onErrorFrame(id, buffer, start, end)
       case FRAME.window:
         this.#allow(type)
         return this.#calls.window(id, buffer, start)
@@ -221,6 +225,19 @@ export class RunnerLink implements ConnectionOwner {
       case FRAME.cancel:
         throw new ProtocolError(`${frameName(type)} from a runner that has been welcomed`)
       default: // A later version's; ignored.
+    }
+  }
+
+  /** What a function fails with goes into its log too: the caller is told the first line only. */
+  #onErrorFrame(id: number, buffer: Buffer, start: number, end: number): void {
+    const request = this.#calls.requestOf(id)
+    const kind = byteAt(buffer, start)
+    this.#calls.error(id, buffer, start, end)
+    const isOwn = kind === ERROR_KIND.functionError || kind === ERROR_KIND.exited
+    if (!isOwn || this.onLog === undefined || !this.#logLimit.admits(end - start)) return
+    const lines = readText(buffer, start + 1, end).split('\n', ERROR_LINES_MAX)
+    for (const text of lines) {
+      if (text !== '') this.onLog({ level: 'error', request, text })
     }
   }
 

@@ -40,7 +40,9 @@ export function nodeText(node: NodeView, nowMs: number): string {
     handlersText(fn),
     String(fn.handlers.restarts),
     `${fn.calls.ok}/${fn.calls.failed}/${fn.calls.refused + fn.calls.timedOut}`,
-    fn.latencyMs === undefined ? '-' : `${fn.latencyMs.p50}/${fn.latencyMs.p99} ms`,
+    fn.latencyMs === undefined
+      ? '-'
+      : `${fn.latencyMs.p50.toFixed(1)}/${fn.latencyMs.p99.toFixed(1)} ms`,
     whyText(fn, nowMs),
   ])
   const head = [

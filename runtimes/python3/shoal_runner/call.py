@@ -69,6 +69,8 @@ class Call:
         self.ungranted = len(first)
         self.received = self.connection.window_bytes - len(first)
         self._check_credit()
+        # The first part alone may have filled the window.
+        self._grant()
 
     def receive(self, data, last):
         """Takes body bytes; True when the body is complete."""
@@ -83,11 +85,14 @@ class Call:
             self.parts = None
             return True
         self.ungranted += len(data)
+        self._grant()
+        return False
+
+    def _grant(self):
         if self.ungranted * 2 >= self.connection.window_bytes:
             self.received += self.ungranted
             self.connection.writer.append(p.window(self.id, self.ungranted))
             self.ungranted = 0
-        return False
 
     def _check_credit(self):
         if self.received < 0:
