@@ -129,7 +129,5 @@ const sweeper = setInterval(() => {
 await sleep(order.durationMs)
 clearInterval(sweeper)
 const errors = ports.reduce((sum, port) => sum + port.errors, 0)
-process.stdout.write(
-  `${JSON.stringify(samples.round(performance.now() - startedMs, errors))}\n`,
-)
+process.stdout.write(`${JSON.stringify(samples.round(performance.now() - startedMs, errors))}\n`)
 for (const port of ports) port.close()
