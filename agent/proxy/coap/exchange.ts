@@ -51,7 +51,7 @@ export class ExchangeList {
     this.size--
   }
 
-  /** Oldest first; the one that was given last may be removed meanwhile. */
+  /** @yields oldest first; the one that was given last may be removed meanwhile */
   *[Symbol.iterator](): Generator<Exchange> {
     let exchange = this.#first
     while (exchange !== undefined) {

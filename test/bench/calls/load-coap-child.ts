@@ -1,22 +1,13 @@
 /**
- * The generator of `loadCoap`: `node load-coap-child.ts <order as JSON>`; prints one `Round`.
+ * The generator of `loadCoap` where no C compiler is at hand: `node load-coap-child.ts <port> <in flight> <milliseconds> <datagram in
+ * hex>`; prints one `Round` as JSON.
  *
  * It shall cost less than whatever it measures: a datagram is built once per outstanding request and then only gets a new message
  * id and token, an answer is recognised by its first eight bytes, and connected sockets need no address per datagram.
  */
 import { createSocket, type Socket } from 'node:dgram'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { generate } from 'coap-packet'
 import { Samples } from './load.ts'
-
-/** What the process is told; the payload in base64. */
-interface Order {
-  readonly port: number
-  readonly path: string
-  readonly payload: string
-  readonly inFlight: number
-  readonly durationMs: number
-}
 
 const PORTS = 8
 /** A request without an answer for this long counts as an error and its place is used again. */
@@ -103,30 +94,21 @@ function pairAt(datagram: Buffer, at: number): number {
   return ((datagram[at] ?? 0) << 8) | (datagram[at + 1] ?? 0)
 }
 
-const order: Order = JSON.parse(process.argv[2] ?? '{}')
-const template = generate({
-  code: '0.02',
-  confirmable: true,
-  messageId: 0,
-  token: Buffer.alloc(4),
-  options: order.path
-    .split('/')
-    .filter((segment) => segment !== '')
-    .map((segment) => ({ name: 'Uri-Path' as const, value: Buffer.from(segment) })),
-  payload: Buffer.from(order.payload, 'base64'),
-})
+const [serverPort = 0, inFlight = 0, durationMs = 0] = process.argv.slice(2, 5).map(Number)
+const template = Buffer.from(process.argv[5] ?? '', 'hex')
 const samples = new Samples()
+const used = Math.min(PORTS, inFlight)
 const ports = Array.from(
-  { length: Math.min(PORTS, order.inFlight) },
-  (_, n) => new Port(template, Math.floor((order.inFlight + PORTS - 1 - n) / PORTS), samples),
+  { length: used },
+  (_, n) => new Port(template, Math.floor((inFlight + used - 1 - n) / used), samples),
 )
-for (const port of ports) await port.connect(order.port)
+for (const port of ports) await port.connect(serverPort)
 const startedMs = performance.now()
 for (const port of ports) port.start()
 const sweeper = setInterval(() => {
   for (const port of ports) port.sweep()
 }, 250)
-await sleep(order.durationMs)
+await sleep(durationMs)
 clearInterval(sweeper)
 const errors = ports.reduce((sum, port) => sum + port.errors, 0)
 process.stdout.write(`${JSON.stringify(samples.round(performance.now() - startedMs, errors))}\n`)
