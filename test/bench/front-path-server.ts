@@ -1,11 +1,12 @@
 /**
- * One way of a call for front-path.ts: `node test/bench/front-path-server.ts nodejs|python3 [image]`: the HTTP front, the lane
- * and frames of the agent before a real runner with an echo function, as a process or as a container of the image. Prints its
- * port when it serves.
+ * One way of a call for front-path.ts and coap.ts: `node test/bench/front-path-server.ts nodejs|python3 [image]`: the HTTP and the
+ * CoAP front, the lane and frames of the agent before a real runner with an echo function, as a process or as a container of the
+ * image. Prints its ports when it serves.
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { CoapProxy } from '#agent/proxy/coap/index.ts'
 import { HttpProxy } from '#agent/proxy/http/index.ts'
 import { CapturedLog } from '#test/captured-log.ts'
 import { LANE_SETTINGS, LinkScope, runnerInit } from '#test/invoke-scope.ts'
@@ -38,19 +39,21 @@ const dir = image === undefined ? folder : '/shoal/fn'
 await link.init(runnerInit({ dir, concurrency: CONCURRENCY, timeoutMs: 30_000 }))
 const settings = { ...LANE_SETTINGS, concurrency: CONCURRENCY, queue: 1_024, timeoutMs: 30_000 }
 scope.router.ensure('echo', settings).attach(link, 'r1')
-const proxy = await HttpProxy.listen({
+const options = {
   host: '::',
   port: 0,
   invoker: scope.router,
   bodyBytesMax: 8 * 1024 * 1024,
   log: new CapturedLog(),
-})
+}
+const { port } = await HttpProxy.listen(options)
+const { port: coapPort } = await CoapProxy.listen(options)
 
 process.once('SIGTERM', () => {
   stopRunner()
   void scope[Symbol.asyncDispose]().then(() => process.exit(0))
 })
-process.stdout.write(`${JSON.stringify({ msg: 'ready', port: proxy.port })}\n`)
+process.stdout.write(`${JSON.stringify({ msg: 'ready', port, coapPort })}\n`)
 
 async function startRunner(name: keyof typeof FUNCTIONS): Promise<() => void> {
   const env = { SHOAL_SOCKET: scope.socketPath, SHOAL_HANDLER: scope.handler }

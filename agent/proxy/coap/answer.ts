@@ -53,20 +53,33 @@ function codeOfStatus(status: number, method: string): number {
  *
  * @param accept - Content-Format that the caller asks for. A function that names its type is held to it (4.06); one that names
  *   none is taken to answer as asked.
+ * At once when the function's answer is whole.
+ *
  * @throws Fault `FUNCTION_OUTPUT_TOO_LARGE`, `FUNCTION_BAD_ANSWER`
  */
-export async function answerOf(
+export function answerOf(
   result: Result,
   method: string,
   accept: number | undefined,
   bodyBytesMax: number,
-): Promise<Answer> {
-  const { status } = result
+): Answer | Promise<Answer> {
+  const { status, body } = result
   if (!(status >= 200 && status <= 599)) {
-    if (!Buffer.isBuffer(result.body)) result.body.destroy()
+    if (!Buffer.isBuffer(body)) body.destroy()
     throw new Fault('FUNCTION_BAD_ANSWER', `the function answered with status ${status}`)
   }
-  const payload = await collectBody(result.body, bodyBytesMax)
+  const payload = collectBody(body, bodyBytesMax)
+  if (Buffer.isBuffer(payload)) return wholeAnswer(result, method, accept, payload)
+  return payload.then((whole) => wholeAnswer(result, method, accept, whole))
+}
+
+function wholeAnswer(
+  result: Result,
+  method: string,
+  accept: number | undefined,
+  payload: Buffer,
+): Answer {
+  const { status } = result
   const code = codeOfStatus(status, method)
   const options: CoapOption[] = []
   let contentType: string | undefined

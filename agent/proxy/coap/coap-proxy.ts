@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Invoker } from '#agent/invoke/index.ts'
+import type { Invoker, Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { faultOf } from '../fault-answer.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
@@ -9,10 +9,12 @@ import { type Answer, answerFault, answerOf, answerText } from './answer.ts'
 import { Assembler } from './assembler.ts'
 import { blockOption } from './block.ts'
 import { TYPE } from './codec.ts'
-import { Endpoint, type EndpointStats, type Exchange } from './endpoint.ts'
+import { Endpoint, type EndpointStats } from './endpoint.ts'
+import type { Exchange } from './exchange.ts'
 import { OPTION } from './options.ts'
-import { type CoapRequest, readRequest } from './request.ts'
-import { Slicer } from './slicer.ts'
+import { peerKey } from './peer.ts'
+import { type CoapRequest, readRequest, transferOf } from './request.ts'
+import { fitsWhole, Slicer } from './slicer.ts'
 import { WELL_KNOWN_CORE, wellKnownCore } from './well-known.ts'
 
 export interface CoapProxyOptions {
@@ -149,83 +151,100 @@ export class CoapProxy {
       return
     }
     const requestId = requestIdOf(undefined)
-    const answer = (response: Answer): void => this.#answer(exchange, request, response)
-    const fail = (error: unknown): void => {
-      answer(answerFault(faultOf(error, requestId, this.#options.log)))
-    }
     try {
-      const now = this.#serveNow(exchange, request)
-      if (Buffer.isBuffer(now)) this.#call(exchange, request, now, requestId).then(answer, fail)
-      else answer(now)
+      const target = this.#options.invoker.match(request.path)
+      const now = this.#serveNow(exchange, request, target !== undefined)
+      if (!Buffer.isBuffer(now)) this.#answer(exchange, request, now)
+      else if (target !== undefined) this.#call(exchange, request, target, now, requestId)
     } catch (error) {
-      fail(error)
+      this.#fail(exchange, request, requestId, error)
     }
   }
 
   /** What can be answered without a function, or the body for it. */
-  #serveNow(exchange: Exchange, request: CoapRequest): Answer | Buffer {
-    const { message, peerKey } = exchange
+  #serveNow(exchange: Exchange, request: CoapRequest, known: boolean): Answer | Buffer {
+    const { payload } = exchange.message
+    const { block1, block2, size1 = 0 } = request
     if (this.#closing !== undefined) throw stopping()
-    if (request.block2 !== undefined && request.block2.num > 0 && message.payload.length === 0) {
-      return this.#slicer.next(peerKey, request.transfer, request.block2)
+    if (block2 !== undefined && block2.num > 0 && payload.length === 0) {
+      return this.#slicer.next(peerKey(exchange.peer), transferOf(request), block2)
     }
     if (request.path === WELL_KNOWN_CORE) {
       const { method, query } = request
       const links = wellKnownCore(method, query, this.#options.invoker.names())
-      return this.#slicer.first(peerKey, request.transfer, links, request.block2)
+      return this.#sliced(exchange, request, links)
     }
-    if (this.#options.invoker.match(request.path) === undefined) {
-      throw new Fault('FUNCTION_UNKNOWN', `no function answers at /${request.path}`)
-    }
+    if (!known) throw new Fault('FUNCTION_UNKNOWN', `no function answers at /${request.path}`)
     if (this.#endpoint.inFlight > this.#inFlightMax) throw busy('calls')
-    if (this.#inFlightBytes + message.payload.length > this.#inFlightBytesMax) throw busy('bytes')
-    const { block1, size1 = 0, transfer } = request
+    if (this.#inFlightBytes + payload.length > this.#inFlightBytesMax) throw busy('bytes')
     if (block1 !== undefined) {
-      return this.#assembler.add(peerKey, transfer, block1, size1, message.payload)
+      const transfer = transferOf(request)
+      return this.#assembler.add(peerKey(exchange.peer), transfer, block1, size1, payload)
     }
     const { bodyBytesMax } = this.#options
-    if (message.payload.length > bodyBytesMax) {
+    if (payload.length > bodyBytesMax) {
       throw new Fault('BODY_TOO_LARGE', `the body is larger than ${bodyBytesMax} bytes`, {
         bytesMax: bodyBytesMax,
       })
     }
-    return message.payload
+    return payload
   }
 
-  async #call(
+  #call(
     exchange: Exchange,
     request: CoapRequest,
+    target: { readonly fn: string; readonly rest: string },
     body: Buffer,
     requestId: string,
-  ): Promise<Answer> {
+  ): void {
+    const { method, query, headers, accept } = request
     const { invoker, bodyBytesMax } = this.#options
-    const target = invoker.match(request.path)
-    if (target === undefined) throw new Fault('FUNCTION_UNKNOWN', `no function at /${request.path}`)
     this.#inFlightBytes += body.length
-    try {
-      const result = await invoker.invoke(
-        {
-          fn: target.fn,
-          method: request.method,
-          path: target.rest,
-          query: request.query,
-          headers: request.headers,
-          body,
-          protocol: 'coap',
-          requestId,
-          deadlineMs: undefined,
-        },
-        exchange.abort.signal,
-      )
-      const whole = await answerOf(result, request.method, request.accept, bodyBytesMax)
-      return this.#slicer.first(exchange.peerKey, request.transfer, whole, request.block2)
-    } finally {
+    const failed = (error: unknown): void => {
       this.#inFlightBytes -= body.length
+      this.#fail(exchange, request, requestId, error)
     }
+    const answered = (whole: Answer): void => {
+      this.#inFlightBytes -= body.length
+      this.#answer(exchange, request, this.#sliced(exchange, request, whole))
+    }
+    const onResult = (result: Result): void => {
+      let whole: Answer | Promise<Answer>
+      try {
+        whole = answerOf(result, method, accept, bodyBytesMax)
+      } catch (error) {
+        return failed(error)
+      }
+      if (whole instanceof Promise) whole.then(answered, failed)
+      else answered(whole)
+    }
+    const call = {
+      fn: target.fn,
+      method,
+      path: target.rest,
+      query,
+      headers,
+      body,
+      protocol: 'coap',
+      requestId,
+      deadlineMs: undefined,
+    } as const
+    invoker.start(call, exchange.caller, onResult, failed)
+  }
+
+  #sliced(exchange: Exchange, request: CoapRequest, answer: Answer): Answer {
+    const { block2 } = request
+    if (fitsWhole(answer, block2)) return answer
+    return this.#slicer.first(peerKey(exchange.peer), transferOf(request), answer, block2)
+  }
+
+  #fail(exchange: Exchange, request: CoapRequest, requestId: string, error: unknown): void {
+    const fault = faultOf(error, requestId, this.#options.log)
+    this.#answer(exchange, request, answerFault(fault))
   }
 
   #answer(exchange: Exchange, request: CoapRequest, answer: Answer): void {
-    if (exchange.abort.signal.aborted) return this.#endpoint.respondNothing(exchange)
+    if (exchange.caller.aborted) return this.#endpoint.respondNothing(exchange)
     // RFC 7967: a bit per class, 2 for 2.xx, 8 for 4.xx, 16 for 5.xx.
     if ((request.noResponse >> ((answer.code >> 5) - 1)) & 1) {
       return this.#endpoint.respondNothing(exchange)

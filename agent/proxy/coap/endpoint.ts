@@ -1,26 +1,14 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { isIPv6 } from 'node:net'
+import { Fault } from '#shared/fault.ts'
 import type { ProxyLog } from '../log.ts'
 import type { Answer } from './answer.ts'
-import { BoundedMap } from './bounded-map.ts'
 import { type CoapMessage, encodeEmpty, encodeMessage, parseMessage, TYPE } from './codec.ts'
+import { Exchange, ExchangeList } from './exchange.ts'
+import { ExchangeTable } from './exchange-table.ts'
 import { Outbox } from './outbox.ts'
 import { type Peer, peerKey } from './peer.ts'
-
-/** One request, from its datagram to its response. */
-export interface Exchange {
-  readonly peer: Peer
-  readonly peerKey: string
-  readonly message: CoapMessage
-  /** Peer and message id. */
-  readonly key: string
-  readonly startedMs: number
-  /** Aborts when nobody waits for the response any more. */
-  readonly abort: AbortController
-  /** An empty ACK has been sent: the response will be a message of its own. */
-  separate: boolean
-}
 
 export interface EndpointOptions {
   readonly log: ProxyLog
@@ -51,15 +39,13 @@ export interface EndpointStats {
 
 /** EXCHANGE_LIFETIME with the RFC's defaults (RFC 7252 section 4.8.2): how long a message id must not be re-used. */
 const EXCHANGE_LIFETIME_MS = 247_000
-/** What an entry costs beside the response it keeps: key, map slot, peer. Measured, rounded up. */
-const DEDUP_ENTRY_BYTES = 384
 const SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 /** How often delayed ACKs are looked for, so that no call needs a timer of its own. */
 const ACK_CHECK_MS = 50
 
 const NOTHING = Buffer.alloc(0)
-/** In the de-duplication map: a request that has no response to repeat. */
+/** In place of an answer: a request that has no response to repeat. */
 const SILENT = NOTHING
 
 /**
@@ -79,11 +65,11 @@ export class Endpoint {
   readonly #options: EndpointOptions
   readonly #socket: Socket
   readonly #outbox: Outbox
-  /** What duplicates of requests that are done are answered with. */
-  readonly #seen: BoundedMap<Buffer>
-  /** By peer and message id, in the order of arrival; never dropped for others. */
-  readonly #working = new Map<string, Exchange>()
+  /** Requests, and what their duplicates are answered with once they are done. */
+  readonly #seen: ExchangeTable<Exchange>
+  readonly #working = new ExchangeList()
   readonly #ackTimer: NodeJS.Timeout
+  #arrivals: { readonly datagram: Buffer; readonly from: RemoteInfo }[] = []
   #onIdle: (() => void) | undefined
   #closed = false
   #duplicates = 0
@@ -95,7 +81,7 @@ export class Endpoint {
     this.#socket = createSocket({
       type: isIPv6(host) ? 'udp6' : 'udp4',
       // Peers are addresses already; the default would ask `dns.lookup` and wait a tick, for each datagram.
-      lookup: (address, _options, done) => done(null, address, isIPv6(address) ? 6 : 4),
+      lookup: (address, _options, done) => done(null, address, 0),
     })
     this.#outbox = new Outbox({
       send: (datagram, peer) => this.#send(datagram, peer),
@@ -103,15 +89,14 @@ export class Endpoint {
       entriesMax: 4096,
       bytesMax: 8 * 1024 * 1024,
     })
-    this.#seen = new BoundedMap({
+    this.#seen = new ExchangeTable({
       entriesMax: options.dedupEntriesMax,
-      // Of one address: whoever floods the node makes it forget his own requests first.
-      entriesPerPeerMax: Math.ceil(options.dedupEntriesMax / 2),
+      entriesPerAddressMax: Math.ceil(options.dedupEntriesMax / 2),
       bytesMax: options.dedupBytesMax,
       lifetimeMs: EXCHANGE_LIFETIME_MS,
       nowMs: options.nowMs,
     })
-    this.#socket.on('message', (datagram, from) => this.#receive(datagram, from))
+    this.#socket.on('message', (datagram, from) => this.#arrive(datagram, from))
     this.#ackTimer = setInterval(() => this.#acknowledgeLate(), ACK_CHECK_MS)
     this.#ackTimer.unref()
   }
@@ -158,20 +143,20 @@ export class Endpoint {
 
   /** Sends the response; only the first of an exchange. */
   respond(exchange: Exchange, { code, options, payload }: Answer): void {
-    const { message, peer, key } = exchange
+    const { message, peer } = exchange
     if (!this.#finish(exchange)) return
     const { token, messageId } = message
     const confirmable = message.type === TYPE.con
     const type = !confirmable ? TYPE.non : exchange.separate ? TYPE.con : TYPE.ack
     const datagram = encodeMessage({ type, code, messageId, token, options, payload })
     if (type !== TYPE.con) {
-      this.#keep(exchange, confirmable ? datagram : SILENT)
+      this.#seen.done(exchange.row, confirmable ? datagram : SILENT)
       this.#send(datagram, peer)
       return
     }
-    this.#keep(exchange, encodeEmpty(TYPE.ack, messageId))
+    this.#seen.done(exchange.row, encodeEmpty(TYPE.ack, messageId))
     if (this.#outbox.fits(datagram.length)) {
-      this.#outbox.add(key, datagram, peer)
+      this.#outbox.add(outboxKey(peer, messageId), datagram, peer)
     } else {
       datagram[0] = (datagram[0] ?? 0) | (TYPE.non << 4)
       this.#send(datagram, peer)
@@ -183,14 +168,14 @@ export class Endpoint {
     if (!this.#finish(exchange)) return
     const confirmable = exchange.message.type === TYPE.con
     const ack = encodeEmpty(TYPE.ack, exchange.message.messageId)
-    this.#keep(exchange, confirmable ? ack : SILENT)
+    this.#seen.done(exchange.row, confirmable ? ack : SILENT)
     if (confirmable && !exchange.separate) this.#send(ack, exchange.peer)
   }
 
   /** Ends the exchange with a Reset: the message could not be processed (RFC 7252 section 4.3). */
   reject(exchange: Exchange): void {
     if (!this.#finish(exchange)) return
-    this.#keep(exchange, SILENT)
+    this.#seen.done(exchange.row, SILENT)
     this.#send(encodeEmpty(TYPE.rst, exchange.message.messageId), exchange.peer)
   }
 
@@ -209,9 +194,9 @@ export class Endpoint {
   /** Cancels what is being worked on, with `last` as its answer; afterwards nothing is sent or received. */
   async close(last?: Answer): Promise<void> {
     if (last !== undefined) {
-      for (const exchange of this.#working.values()) {
+      for (const exchange of this.#working) {
         this.respond(exchange, last)
-        exchange.abort.abort()
+        exchange.caller.leave(gone())
       }
     }
     clearInterval(this.#ackTimer)
@@ -220,6 +205,26 @@ export class Endpoint {
     await new Promise<void>((resolve) => {
       this.#socket.close(() => resolve())
     })
+  }
+
+  /**
+   * Each datagram is a tick of its own, and what ends with the tick (a write to a runner) would be done for each alone. While others
+   * are being worked on, those that the kernel has ready are taken together: the loop gets to `setImmediate` after at most 32.
+   */
+  #arrive(datagram: Buffer, from: RemoteInfo): void {
+    const arrivals = this.#arrivals
+    if (arrivals.length === 0) {
+      if (this.#working.size === 0) return this.#receive(datagram, from)
+      setImmediate(this.#receiveAll)
+    }
+    arrivals.push({ datagram, from })
+  }
+
+  readonly #receiveAll = (): void => {
+    const arrivals = this.#arrivals
+    this.#arrivals = []
+    if (this.#closed) return
+    for (const { datagram, from } of arrivals) this.#receive(datagram, from)
   }
 
   #receive(datagram: Buffer, from: RemoteInfo): void {
@@ -232,7 +237,7 @@ export class Endpoint {
     if ('malformed' in message) return this.#send(encodeEmpty(TYPE.rst, message.malformed), from)
     const { type, code, messageId } = message
     if (type === TYPE.ack || type === TYPE.rst) {
-      if (code === 0) this.#settle(`${peerKey(from)} ${messageId}`, type === TYPE.rst)
+      if (code === 0) this.#settle(from, messageId, type === TYPE.rst)
       else this.#ignored++
     } else if (code > 0 && code < 0x20) {
       this.#request(message, from)
@@ -245,58 +250,50 @@ export class Endpoint {
   }
 
   #request(message: CoapMessage, from: RemoteInfo): void {
-    const peer = peerKey(from)
-    const key = `${peer} ${message.messageId}`
-    const working = this.#working.get(key)
-    if (working !== undefined) {
-      this.#duplicates++
-      if (working.separate) this.#send(encodeEmpty(TYPE.ack, message.messageId), from)
-      return
-    }
-    const kept = this.#seen.get(key)
-    if (kept !== undefined) {
-      this.#duplicates++
-      if (kept !== SILENT) this.#send(kept, from)
-      return
-    }
-    const exchange: Exchange = {
-      peer: from,
-      peerKey: peer,
-      message,
-      key,
-      startedMs: this.#options.nowMs(),
-      abort: new AbortController(),
-      separate: false,
-    }
-    this.#working.set(key, exchange)
+    const { address, port } = from
+    const { messageId } = message
+    const row = this.#seen.find(address, port, messageId)
+    if (row >= 0) return this.#repeat(row, messageId, from)
+    const exchange = new Exchange(from, message, this.#options.nowMs())
+    exchange.row = this.#seen.add(address, port, messageId, exchange)
+    this.#working.push(exchange)
     this.#options.onRequest(exchange)
   }
 
-  #settle(key: string, reset: boolean): void {
-    this.#outbox.settle(key)
+  #repeat(row: number, messageId: number, from: RemoteInfo): void {
+    this.#duplicates++
+    const working = this.#seen.workOf(row)
+    if (working !== undefined) {
+      if (working.separate) this.#send(encodeEmpty(TYPE.ack, messageId), from)
+      return
+    }
+    const kept = this.#seen.answerOf(row)
+    if (kept.length > 0) this.#send(kept, from)
+  }
+
+  #settle(peer: Peer, messageId: number, reset: boolean): void {
+    if (this.#outbox.size > 0) this.#outbox.settle(outboxKey(peer, messageId))
     if (!reset) return
     // The caller does not know this exchange any more: after an empty ACK it may still be working.
-    this.#working.get(key)?.abort.abort()
+    const row = this.#seen.find(peer.address, peer.port, messageId)
+    if (row >= 0) this.#seen.workOf(row)?.caller.leave(gone())
   }
 
   #acknowledgeLate(): void {
     const late = this.#options.nowMs() - this.#options.ackDelayMs
-    for (const exchange of this.#working.values()) {
-      if (exchange.startedMs > late) return // The map is in the order of arrival.
+    for (const exchange of this.#working) {
+      if (exchange.startedMs > late) return // The list is in the order of arrival.
       if (exchange.separate || exchange.message.type !== TYPE.con) continue
       exchange.separate = true
       this.#send(encodeEmpty(TYPE.ack, exchange.message.messageId), exchange.peer)
     }
   }
 
-  /** What duplicates of this request are answered with from now on. */
-  #keep(exchange: Exchange, datagram: Buffer): void {
-    const bytes = DEDUP_ENTRY_BYTES + datagram.length
-    this.#seen.set(exchange.key, exchange.peer.address, datagram, bytes)
-  }
-
+  /** False when it is done already. */
   #finish(exchange: Exchange): boolean {
-    if (!this.#working.delete(exchange.key)) return false
+    if (exchange.done) return false
+    exchange.done = true
+    this.#working.remove(exchange)
     if (this.#working.size === 0) this.#onIdle?.()
     return true
   }
@@ -314,4 +311,10 @@ export class Endpoint {
       this.#unsent++
     }
   }
+}
+
+const outboxKey = (peer: Peer, messageId: number): string => `${peerKey(peer)} ${messageId}`
+
+function gone(): Fault {
+  return new Fault('CALLER_GONE', 'the caller has gone')
 }

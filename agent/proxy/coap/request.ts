@@ -22,8 +22,14 @@ export interface CoapRequest {
   readonly size1: number | undefined
   /** RFC 7967: bit 2 no 2.xx, bit 8 no 4.xx, bit 16 no 5.xx. */
   readonly noResponse: number
-  /** What makes two requests parts of one block-wise transfer (RFC 7959 section 2.4), but for the peer. */
-  readonly transfer: string
+  /** The options that are told by `headers`, and Request-Tag. */
+  readonly format: number | undefined
+  readonly tag: string
+}
+
+/** What makes two requests parts of one block-wise transfer (RFC 7959 section 2.4), but for the peer. */
+export function transferOf({ method, accept, format, tag, path, query }: CoapRequest): string {
+  return `${method} ${accept} ${format} ${tag} ${path}?${query}`
 }
 
 /** Why a request cannot be served. `badOption`: RFC 7252 section 5.4.1 treats it apart when it is not confirmable. */
@@ -53,7 +59,7 @@ export function readRequest(message: CoapMessage): CoapRequest | Refusal {
       return { ...refusal('4.02', `option ${number} is not understood`), badOption: true }
     }
   }
-  return read.done(message.code)
+  return read.done()
 }
 
 class RequestReader {
@@ -126,7 +132,7 @@ class RequestReader {
     }
   }
 
-  done(code: number): CoapRequest {
+  done(): CoapRequest {
     const headers = this.#headers
     const format = this.#format
     if (format !== undefined) {
@@ -148,7 +154,8 @@ class RequestReader {
       block2: this.#block2,
       size1: this.#size1,
       noResponse: this.#noResponse,
-      transfer: `${code} ${this.#accept} ${format} ${this.#tag} ${this.#path}?${this.#query}`,
+      format,
+      tag: this.#tag,
     }
   }
 }

@@ -19,6 +19,11 @@ export interface SlicerOptions {
 const ENTRY_BYTES = 512
 const ANSWERS_PER_PEER_MAX = 8
 
+/** One message carries the whole of it, and blocks were not asked for. */
+export function fitsWhole(answer: Answer, asked: Block | undefined): boolean {
+  return asked === undefined && answer.payload.length <= blockBytes(SZX_MAX)
+}
+
 /**
  * Cuts answers into blocks (Block2, RFC 7959 section 2.4) and keeps them while the caller fetches the rest: the function is
  * called once per transfer, not once per block.
@@ -41,10 +46,9 @@ export class Slicer {
     return this.#kept.bytes
   }
 
-  /** The first part of a new answer; the whole when it fits into one block. */
+  /** The first part of an answer that does not fit, or was asked for in blocks. */
   first(peer: string, transfer: string, answer: Answer, asked: Block | undefined): Answer {
     const szx = Math.min(asked?.szx ?? SZX_MAX, SZX_MAX)
-    if (asked === undefined && answer.payload.length <= blockBytes(SZX_MAX)) return answer
     const key = `${peer} ${transfer}`
     if (answer.payload.length <= blockBytes(szx)) {
       this.#kept.delete(key)

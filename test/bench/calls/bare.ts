@@ -1,11 +1,17 @@
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { createServer as createCoapServer } from 'coap'
+import { generate, parse } from 'coap-packet'
 import { pino } from 'pino'
 
 /**
  * The contestants' yardsticks: the least that Node can do for one echo, in a process of its own.
  *
- * Usage: node bare.ts http|coap; prints `{"msg":"ready","port":n}` and serves until it is killed.
+ * `dgram` sends each confirmable request back as its own answer: what a load generator can measure at most. `coap-packet` is the
+ * codec that `coap` is built on, with nothing around it.
+ *
+ * Usage: node bare.ts http|coap|coap-packet|dgram; prints `{"msg":"ready","port":n}` and serves until it is killed.
  */
 const log = pino()
 
@@ -39,6 +45,27 @@ const SERVERS: Readonly<Record<string, () => Promise<number>>> = {
     const bound: unknown = typeof address === 'function' ? Reflect.apply(address, socket, []) : {}
     return typeof bound === 'object' && bound !== null && 'port' in bound ? Number(bound.port) : 0
   },
+  'coap-packet': () =>
+    bareDatagrams((datagram) => {
+      const { messageId, token, payload } = parse(datagram)
+      return generate({ code: '2.05', ack: true, messageId, token, payload })
+    }),
+  dgram: () =>
+    bareDatagrams((datagram) => {
+      datagram[0] = (datagram[0] ?? 0) | 0x20
+      datagram[1] = 0x45
+      return datagram
+    }),
+}
+
+async function bareDatagrams(answer: (datagram: Buffer) => Buffer): Promise<number> {
+  // Without a lookup of its own, node:dgram would ask dns.lookup about each address.
+  const socket = createSocket({ type: 'udp4', lookup: (host, _, done) => done(null, host, 4) })
+  socket.on('message', (datagram, from) => socket.send(answer(datagram), from.port, from.address))
+  const listening = once(socket, 'listening')
+  socket.bind(0, '127.0.0.1')
+  await listening
+  return socket.address().port
 }
 
 const kind = process.argv[2] ?? ''
