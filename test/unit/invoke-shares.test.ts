@@ -80,8 +80,8 @@ describe('early refusal', () => {
     }
     scope.call('a')
     scope.call('b')
-    // A turn in 50 ms and 100 ms in the function, the next ones 50 ms later each.
-    const rows = [140, 160, 190, 210].map((deadlineMs, index) =>
+    // A turn in 50 ms and 100 ms in the function, the next one 50 ms later; and a quarter more.
+    const rows = [180, 190, 240, 260].map((deadlineMs, index) =>
       scope.call(`c${index}`, { deadlineMs }),
     )
     assert.deepEqual(

@@ -1,6 +1,8 @@
 const RETRY_AFTER_MS = { min: 10, max: 10_000, unknown: 100 } as const
 /** Weight of the newest call in the mean. */
 const NEWEST = 0.05
+/** Calls take longer than the mean, and those at the end of a queue pay for all before them. */
+const MARGIN = 1.25
 
 /** How long a function has its calls, and what follows from that for those that wait. */
 export class ServiceTime {
@@ -13,14 +15,14 @@ export class ServiceTime {
   }
 
   /**
-   * About how long until a call that comes now and has to wait is answered; 0 while nothing is known.
+   * Within this a call that comes now and has to wait is most likely answered; 0 while nothing is known.
    *
    * @param waiting - calls before it
    * @param places - calls that the function takes at once
    */
   answerMs(waiting: number, places: number): number {
     if (this.#meanMs === undefined || places === 0) return 0
-    return this.#meanMs * ((waiting + 1) / places + 1)
+    return this.#meanMs * ((waiting + 1) / places + 1) * MARGIN
   }
 
   /** About how long until all that are in the function or wait have been served, in milliseconds. */
