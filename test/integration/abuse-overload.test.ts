@@ -28,27 +28,25 @@ test('three times what a function can serve: as much is answered as ever, in tim
   const headers = { 'x-shoal-deadline-ms': String(DEADLINE_MS) }
   await callerLoad({ url, durationMs: 500, perSecond: 3 * CAPACITY, headers })
   const rssBefore = process.memoryUsage().rss
-  const goodputs: number[] = []
-  const refusalsMs: number[] = []
-  // The best of a few rounds counts: what else the machine does only ever costs.
-  for (let round = 0; round < 4; round += 1) {
+  const rounds: object[] = []
+  // One good round of a few: what else the machine does only ever costs.
+  for (;;) {
     const peak = await callerLoad({ url, durationMs: ROUND_MS, connections: CONCURRENCY })
-    const load = { url, durationMs: ROUND_MS, perSecond: 3 * CAPACITY, headers }
-    const all = await callerLoad(load)
-    assert.equal(
-      answered(all).length + refused(all).length,
-      all.length,
-      'nothing but answers and refusals',
-    )
+    const all = await callerLoad({ url, durationMs: ROUND_MS, perSecond: 3 * CAPACITY, headers })
     assert.ok(refused(all).every(({ retryAfter }) => Number(retryAfter) >= 1))
-    assert.ok(refused(all).length > all.length / 3, 'this is overload')
-    assert.ok(percentile(tookMs(answered(all)), 0.99) < DEADLINE_MS)
-    goodputs.push(answered(all).length / answered(peak).length)
-    refusalsMs.push(percentile(tookMs(refused(all)), 0.5))
-    if (Math.max(...goodputs) >= 0.9 && Math.min(...refusalsMs) <= 5) break
+    const round = {
+      goodput: answered(all).length / answered(peak).length,
+      refusedShare: refused(all).length / all.length,
+      refusedMs: percentile(tookMs(refused(all)), 0.5),
+      answeredMs: percentile(tookMs(answered(all)), 0.99),
+      other: all.length - answered(all).length - refused(all).length,
+    }
+    const { goodput, refusedShare, refusedMs, answeredMs, other } = round
+    const inTime = refusedMs <= 5 && answeredMs < DEADLINE_MS && other === 0
+    rounds.push(round)
+    if (goodput >= 0.9 && refusedShare > 1 / 3 && inTime) break
+    assert.ok(rounds.length < 5, JSON.stringify(rounds))
   }
-  assert.ok(Math.max(...goodputs) >= 0.9, `of the peak: ${goodputs.join(', ')}`)
-  assert.ok(Math.min(...refusalsMs) <= 5, `refused after ${refusalsMs.join(', ')} ms`)
   const grown = process.memoryUsage().rss - rssBefore
   assert.ok(grown < 48 * MIB, `the agent grew by ${grown} bytes`)
 })
