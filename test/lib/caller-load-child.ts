@@ -1,4 +1,5 @@
 import { Agent, request } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { CallerLoad, CallRecord } from './caller-load.ts'
 
 // A process of its own, so that what is measured is not the callers' own work. See caller-load.ts.
@@ -7,14 +8,11 @@ const load: CallerLoad = JSON.parse(process.argv[2] ?? '')
 const agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY })
 const records: CallRecord[] = []
 const endsAtMs = performance.now() + load.durationMs
-let open = 0
 
 function call(): Promise<void> {
   const startedAtMs = performance.now()
-  open += 1
   return new Promise((resolve) => {
     const ended = (status: number, retryAfter?: string): void => {
-      open -= 1
       const record = { status, tookMs: performance.now() - startedAtMs }
       records.push(retryAfter === undefined ? record : { ...record, retryAfter })
       resolve()
@@ -36,15 +34,13 @@ async function closedLoop(): Promise<void> {
 
 async function openLoop(perSecond: number): Promise<void> {
   const beganAtMs = performance.now()
-  let sent = 0
+  const calls: Promise<void>[] = []
   while (performance.now() < endsAtMs) {
     const due = ((performance.now() - beganAtMs) / 1_000) * perSecond
-    for (; sent < due; sent += 1) void call()
-    await new Promise((resolve) => setTimeout(resolve, 1))
+    while (calls.length < due) calls.push(call())
+    await sleep(1)
   }
-  for (let waits = 0; open > 0 && waits < 2_000; waits += 1) {
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
+  await Promise.race([Promise.all(calls), sleep(10_000, undefined, { ref: false })])
 }
 
 if (load.perSecond !== undefined) await openLoop(load.perSecond)
