@@ -90,6 +90,22 @@ describe('early refusal', () => {
     )
   })
 
+  it('while more handlers may come, calls wait for them', () => {
+    const scope = new LaneScope({ concurrency: 1, timeoutMs: 150 })
+    scope.attached()
+    scope.call('first')
+    scope.requests()
+    scope.pass(100)
+    scope.answer('first')
+    scope.call('busy')
+    scope.lane.alarmAbove(1)
+    assert.equal(scope.call('a').outcome, 'open')
+    assert.equal(scope.demands, 1)
+    assert.equal(scope.call('b').outcome, 'open')
+    scope.lane.alarmAbove(Number.POSITIVE_INFINITY)
+    assert.equal(scope.call('c').outcome, 'FUNCTION_SATURATED')
+  })
+
   it('a call that finds room is never refused for its deadline', () => {
     const scope = new LaneScope({ concurrency: 1 })
     scope.attached()

@@ -278,7 +278,7 @@ export class Lane implements CallLane {
       return this.#queue.length < queue + concurrency ? undefined : this.#saturated()
     }
     const places = this.#places
-    const late = this.#service.answerMs(this.#queue.length, places) > waitsMs
+    const late = !this.#gauge.grows && this.#service.answerMs(this.#queue.length, places) > waitsMs
     return this.#queue.length < queue && !late ? undefined : this.#saturated()
   }
 
