@@ -90,6 +90,24 @@ describe('early refusal', () => {
     )
   })
 
+  it('a function that was slow once is taken for quick again after a few calls', () => {
+    const scope = new LaneScope({ concurrency: 1, timeoutMs: 5_000 })
+    scope.attached()
+    const served = (id: string, ms: number): void => {
+      scope.call(id)
+      scope.requests()
+      scope.pass(ms)
+      scope.answer(id)
+    }
+    served('slow', 4_000)
+    scope.call('a')
+    assert.equal(scope.call('b').outcome, 'FUNCTION_SATURATED')
+    scope.answer('a')
+    for (let index = 0; index < 4; index += 1) served(`quick${index}`, 10)
+    scope.call('c')
+    assert.equal(scope.call('d').outcome, 'open')
+  })
+
   it('while more handlers may come, calls wait for them', () => {
     const scope = new LaneScope({ concurrency: 1, timeoutMs: 150 })
     scope.attached()

@@ -1,6 +1,6 @@
 const RETRY_AFTER_MS = { min: 10, max: 10_000, unknown: 100 } as const
-/** Weight of the newest call in the mean. */
-const NEWEST = 0.05
+/** Weight of the newest call in the mean. Good news counts for more: a function that hung and is well again is not refused for long. */
+const WEIGHT = { longer: 0.05, shorter: 0.2 } as const
 /** Calls take longer than the mean, and those at the end of a queue pay for all before them. */
 const MARGIN = 1.25
 
@@ -10,8 +10,8 @@ export class ServiceTime {
 
   /** @param tookMs - from the sending of a call until its runner had ended it */
   note(tookMs: number): void {
-    const mean = this.#meanMs
-    this.#meanMs = mean === undefined ? tookMs : mean + (tookMs - mean) * NEWEST
+    const mean = this.#meanMs ?? tookMs
+    this.#meanMs = mean + (tookMs - mean) * (tookMs > mean ? WEIGHT.longer : WEIGHT.shorter)
   }
 
   /**
