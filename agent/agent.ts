@@ -138,7 +138,7 @@ export class Agent implements AsyncDisposable {
     const child = (part: string): Logger => log.child({ [LOG_KEYS.part]: part })
     const inside = (name: string): string => join(config.agentData, name)
     const logs = await LogBook.open({ folder: inside('logs'), log: child('logs') })
-    const router = new InvokeRouter({ log: child('invoke') })
+    const router = new InvokeRouter({ log: child('invoke'), callsMax: config.callsMax })
     // The callbacks run later, when the agent that they name is there.
     const link = new NatsLink({
       identity,

@@ -63,6 +63,12 @@ export const AgentConfig = Type.Object(
       minimum: 1024,
       maximum: 1024 * 1024 * 1024,
     }),
+    callsMax: Type.Integer({
+      default: 1_024,
+      minimum: 1,
+      maximum: 65_536,
+      description: 'Calls in work on this node; with more, functions take turns',
+    }),
     heartbeatMs: Type.Integer({ default: 5_000, minimum: 250, maximum: 60_000 }),
     probeEveryMs: Type.Integer({
       default: 600_000,

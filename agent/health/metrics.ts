@@ -42,26 +42,7 @@ export function agentMetrics(sources: MetricSources): Registry {
 
 function functionMetrics(registry: Registry, { functions }: MetricSources): void {
   const labelNames = ['fn'] as const
-  addCounter(registry, {
-    name: 'shoal_invoke_calls_total',
-    help: 'Calls ended since the agent started, by outcome',
-    labelNames: ['fn', 'outcome'],
-    collect() {
-      this.reset()
-      for (const { fn, calls } of functions()) {
-        for (const [key, outcome] of OUTCOMES) this.inc({ fn, outcome }, calls[key])
-      }
-    },
-  })
-  addCounter(registry, {
-    name: 'shoal_handlers_restarts_total',
-    help: 'Unplanned ends of handlers since the agent started',
-    labelNames,
-    collect() {
-      this.reset()
-      for (const { fn, handlers } of functions()) this.inc({ fn }, handlers.restarts)
-    },
-  })
+  functionCounters(registry, functions)
   addGauge(registry, {
     name: 'shoal_invoke_latency_seconds',
     help: 'Latency of the calls that ended in about the last minute; quantile 1 is the slowest',
@@ -109,6 +90,39 @@ function functionMetrics(registry: Registry, { functions }: MetricSources): void
   gauge('shoal_function_serving_bool', '1 while any release answers', ({ serving }) =>
     serving.length > 0 ? 1 : 0,
   )
+}
+
+function functionCounters(registry: Registry, functions: MetricSources['functions']): void {
+  const labelNames = ['fn'] as const
+  addCounter(registry, {
+    name: 'shoal_invoke_calls_total',
+    help: 'Calls ended since the agent started, by outcome',
+    labelNames: ['fn', 'outcome'],
+    collect() {
+      this.reset()
+      for (const { fn, calls } of functions()) {
+        for (const [key, outcome] of OUTCOMES) this.inc({ fn, outcome }, calls[key])
+      }
+    },
+  })
+  addCounter(registry, {
+    name: 'shoal_invoke_retries_total',
+    help: 'Calls of idempotent functions sent once more because their handler ended',
+    labelNames,
+    collect() {
+      this.reset()
+      for (const { fn, calls } of functions()) this.inc({ fn }, calls.retried ?? 0)
+    },
+  })
+  addCounter(registry, {
+    name: 'shoal_handlers_restarts_total',
+    help: 'Unplanned ends of handlers since the agent started',
+    labelNames,
+    collect() {
+      this.reset()
+      for (const { fn, handlers } of functions()) this.inc({ fn }, handlers.restarts)
+    },
+  })
 }
 
 function processMetrics(registry: Registry, sources: MetricSources): void {

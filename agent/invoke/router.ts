@@ -2,7 +2,7 @@ import type { Fault } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
 import { Background } from './background.ts'
 import type { InvokeLog } from './background.ts'
-import { Lane, TimerWheel, leanFault } from './lane/index.ts'
+import { Lane, Shares, TimerWheel, leanFault } from './lane/index.ts'
 import type { LaneCallbacks, LaneHost, LaneSettings } from './lane/index.ts'
 import type { CallerSignal, Invocation, Invoker, Result } from './model.ts'
 
@@ -12,6 +12,8 @@ export interface InvokeRouterOptions {
   readonly asyncMax?: number
   /** Bodies kept for calls in the background, default 64 MiB. */
   readonly asyncBytesMax?: number
+  /** Calls in work on the node before functions take turns, default 1,024. */
+  readonly callsMax?: number
   /** Time of all lanes; a test passes one that it advances itself. */
   readonly wheel?: TimerWheel
 }
@@ -21,6 +23,7 @@ export class InvokeRouter implements Invoker, AsyncDisposable {
   readonly #lanes = new Map<string, Lane>()
   readonly #background: Background
   readonly #wheel: TimerWheel
+  readonly #shares: Shares
   readonly #host: LaneHost
   /** Lanes whose last calls may still be in flight. */
   #removed: Lane[] = []
@@ -37,8 +40,10 @@ export class InvokeRouter implements Invoker, AsyncDisposable {
       callsMax: options.asyncMax ?? 1_000,
       bytesMax: options.asyncBytesMax ?? 64 * 1024 * 1024,
     })
+    this.#shares = new Shares(options.callsMax ?? 1_024)
     this.#host = {
       wheel: this.#wheel,
+      shares: this.#shares,
       open: (by) => {
         this.#open += by
         if (this.#open === 0) this.#idle?.()
@@ -143,6 +148,7 @@ export class InvokeRouter implements Invoker, AsyncDisposable {
   }
 
   #list(): void {
+    this.#shares.divide(this.#lanes.size)
     this.#names = [...this.#lanes.keys()].toSorted()
   }
 }

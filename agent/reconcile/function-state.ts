@@ -284,8 +284,8 @@ function effective(assignment: Assignment): Assignment {
 
 /** The settings that only the lane applies. */
 export function laneSettingsOf(assignment: Assignment, bodyBytesMax: number): LaneSettings {
-  const { concurrency, queue, timeoutMs, errors } = assignment.settings
-  return { concurrency, queue, timeoutMs, errors, bodyBytesMax }
+  const { concurrency, queue, timeoutMs, errors, idempotent = false } = assignment.settings
+  return { concurrency, queue, timeoutMs, errors, idempotent, bodyBytesMax }
 }
 
 function routingOf(assignment: Assignment): string {

@@ -43,6 +43,12 @@ export const FunctionSettings = Type.Object(
           'shared (when absent): calls share handlers; single: one call at a time in each; fresh: each call has a handler of its own, and `replicas` are ready ahead',
       }),
     ),
+    idempotent: Type.Optional(
+      Type.Boolean({
+        description:
+          'A call whose handler ends before the answer begins is sent once more, to another handler; absent: false',
+      }),
+    ),
     concurrency: Type.Integer({
       default: 64,
       minimum: 1,

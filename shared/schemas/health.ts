@@ -46,6 +46,8 @@ export const FunctionReport = Type.Object({
     refused: Type.Integer(),
     timedOut: Type.Integer(),
     cancelled: Type.Integer(),
+    /** Sent once more because the first handler ended, whatever came of it. */
+    retried: Type.Optional(Type.Integer()),
     asyncAccepted: Type.Integer(),
     asyncDone: Type.Integer(),
     asyncFailed: Type.Integer(),

@@ -57,6 +57,7 @@ it('fn deploy packs, builds, rolls out, follows to the end and says how to call 
     '90s',
     '--isolation',
     'single',
+    '--idempotent',
   ]
   const ran = await shoal(peer, ['fn', 'deploy', folder.join('thermo'), ...settings, ...more])
   assert.equal(ran.code, 0, ran.err)
@@ -80,6 +81,7 @@ it('fn deploy packs, builds, rolls out, follows to the end and says how to call 
       replicasMax: 5,
       idleMs: 90_000,
       isolation: 'single',
+      idempotent: true,
       env: { A: '1', B: 'x=y' },
       memoryMiB: 1024,
       cpus: 0.5,

@@ -21,6 +21,7 @@ const report: FunctionReport = {
     refused: 2,
     timedOut: 3,
     cancelled: 4,
+    retried: 11,
     asyncAccepted: 5,
     asyncDone: 6,
     asyncFailed: 7,
@@ -93,6 +94,7 @@ describe('the admin port', () => {
       const wanted = [
         'shoal_invoke_calls_total{fn="site/a",outcome="ok"} 10',
         'shoal_invoke_calls_total{fn="site/a",outcome="timed-out"} 3',
+        'shoal_invoke_retries_total{fn="site/a"} 11',
         'shoal_invoke_latency_seconds{fn="site/a",quantile="0.99"} 0.03',
         'shoal_invoke_latency_seconds{fn="site/a",quantile="1"} 0.4',
         'shoal_invoke_in_flight_calls{fn="site/a"} 8',

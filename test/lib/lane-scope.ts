@@ -30,7 +30,7 @@ export class LaneScope {
 
   constructor(
     settings: Partial<LaneSettings> = {},
-    options: { asyncMax?: number; asyncBytesMax?: number } = {},
+    options: { asyncMax?: number; asyncBytesMax?: number; callsMax?: number } = {},
   ) {
     this.wheel = new TimerWheel({ nowMs: () => this.#nowMs, ticking: false })
     this.router = new InvokeRouter({

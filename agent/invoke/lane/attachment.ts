@@ -31,12 +31,19 @@ export class Attachment {
   }
 }
 
-/** The one with room that has the least to do; one whose loop is blocked only when there is no other. */
-export function leastLoaded(attached: readonly Attachment[]): Attachment | undefined {
+/**
+ * The one with room that has the least to do; one whose loop is blocked only when there is no other.
+ *
+ * @param not - is not to be chosen
+ */
+export function leastLoaded(
+  attached: readonly Attachment[],
+  not?: Attachment,
+): Attachment | undefined {
   let best: Attachment | undefined
   let bestLoad = Number.POSITIVE_INFINITY
   for (const candidate of attached) {
-    if (!candidate.hasRoom) continue
+    if (!candidate.hasRoom || candidate === not) continue
     const load = candidate.load + (candidate.link.blocked ? 2 : 0)
     if (load < bestLoad) {
       best = candidate

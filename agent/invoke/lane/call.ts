@@ -20,6 +20,9 @@ export interface CallLane {
   unqueue(call: Call): void
   /** The caller has its outcome. Once per call. */
   settled(call: Call, outcome: Outcome): void
+  /** The fault is none yet: the call is to be sent once more, by `retry` as soon as it has been released. */
+  retries(call: Call, fault: Fault): boolean
+  retry(call: Call): void
   /** The runner has ended it: there is room on the link. Once per call that was sent. */
   released(call: Call): void
   /** The runner has not ended it a second after the function's time for it was over. */
@@ -35,6 +38,8 @@ export const OVERRUN_MS = 1_000
 /**
  * One call from admission until its runner has ended it.
  *
+ *       .--- once ------.
+ *       v                |
  *     queued --sent--> running --answered(stream)--> streaming --released--> over
  *        \               | \---answered(whole) + released----------------> over
  *         \              \--failed, deadline, caller gone--> abandoned --released--> over
@@ -45,6 +50,8 @@ export class Call extends WheelEntry implements LinkCall {
   readonly startedAtMs: number
   readonly deadlineAtMs: number
   phase: 'queued' | 'running' | 'streaming' | 'abandoned' | 'over' = 'queued'
+  /** It has been sent a second time, or is about to be. */
+  retried = false
   slot = 0
   /** Where it was sent; undefined before. */
   at: Attachment | undefined
@@ -147,6 +154,11 @@ export class Call extends WheelEntry implements LinkCall {
   failed(fault: Fault): void {
     const before = this.phase
     if (before !== 'running' && before !== 'streaming') return
+    if (before === 'running' && !this.retried && this.#lane.retries(this, fault)) {
+      this.retried = true
+      this.phase = 'queued'
+      return
+    }
     this.#abandon(outcomeOf(fault))
     if (before === 'streaming') return
     const answer = this.#lane.answerTo(fault)
@@ -159,6 +171,10 @@ export class Call extends WheelEntry implements LinkCall {
   }
 
   released(): void {
+    if (this.phase === 'queued') {
+      this.#lane.released(this)
+      return this.#lane.retry(this)
+    }
     const streamed = this.phase === 'streaming'
     this.phase = 'over'
     this.#lane.disarm(this)

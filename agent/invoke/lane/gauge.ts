@@ -16,6 +16,7 @@ export class Gauge {
   /** Most calls at once since the last `take`. */
   #peak = 0
   #alarmAbove = Number.POSITIVE_INFINITY
+  #grows = false
   /** When a call got its outcome last; undefined: none yet. Monotonic milliseconds. */
   lastCallAtMs: number | undefined
 
@@ -34,6 +35,12 @@ export class Gauge {
 
   alarmAbove(calls: number): void {
     this.#alarmAbove = calls
+    this.#grows = calls !== Number.POSITIVE_INFINITY
+  }
+
+  /** There may be more handlers when calls wait: how long they wait now says little. */
+  get grows(): boolean {
+    return this.#grows
   }
 
   /** Begins a new peak. */

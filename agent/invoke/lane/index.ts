@@ -4,8 +4,9 @@
  * Used by invoke/router, handlers/ (attach, drain) and health/ (stats).
  */
 export { Lane } from './lane.ts'
-export type { LaneCallbacks, LaneHost, LaneSettings } from './lane.ts'
+export type { LaneCallbacks, LaneHost, LaneSettings } from './types.ts'
 export type { LaneDemand } from './gauge.ts'
 export { leanFault } from './lean-fault.ts'
+export { Shares } from './shares.ts'
 export type { LaneStats } from './tally.ts'
 export { TimerWheel } from './wheel.ts'

@@ -1,5 +1,4 @@
 import { Fault } from '#shared/fault.ts'
-import type { FunctionSettings } from '#shared/schemas/command.ts'
 import type { Reason } from '#shared/schemas/health.ts'
 import { CANCEL } from '../frames/index.ts'
 import type { RunnerLink } from '../link/index.ts'
@@ -10,41 +9,20 @@ import type { CallLane } from './call.ts'
 import { CallList } from './call-list.ts'
 import { Gauge } from './gauge.ts'
 import type { LaneDemand } from './gauge.ts'
-import { leanFault } from './lean-fault.ts'
+import {
+  goneFault,
+  removedFault,
+  saturatedFault,
+  tooLargeFault,
+  unavailableFault,
+} from './faults.ts'
+import { ServiceTime } from './service-time.ts'
 import { Tally } from './tally.ts'
 import type { LaneStats, Outcome } from './tally.ts'
+import type { LaneCallbacks, LaneHost, LaneSettings } from './types.ts'
 import { Watch } from './watch.ts'
-import type { TimerWheel } from './wheel.ts'
-
-/** What of a function's settings concerns its calls. */
-export type LaneSettings = Pick<
-  FunctionSettings,
-  'concurrency' | 'queue' | 'timeoutMs' | 'errors'
-> & {
-  /** Of a body, either way. */
-  readonly bodyBytesMax: number
-}
-
-export interface LaneCallbacks {
-  /** A runner did not end a call within 1,000 ms of the function's timeout: replace the handler. Once per attached link. */
-  readonly onOverrun?: (link: RunnerLink) => void
-  /** A call waits, and there are more calls than `alarmAbove` allows: once per time that is set. */
-  readonly onDemand?: () => void
-  /** A link has got the last of the calls that it was attached for; it drains by itself. */
-  readonly onSpent?: (link: RunnerLink) => void
-}
-
-/** What a lane shares with the others of the node. */
-export interface LaneHost {
-  readonly wheel: TimerWheel
-  /** A call has begun or has got its outcome: +1, -1. */
-  open(by: 1 | -1): void
-}
 
 const WATCH_MS = 1_000
-const RETRY_AFTER_MS = { min: 10, max: 10_000, unknown: 100 } as const
-/** Weight of the newest call in the mean service time. */
-const NEWEST = 0.05
 
 /** One function on this node: where its calls wait, and the links they go to. */
 export class Lane implements CallLane {
@@ -61,7 +39,7 @@ export class Lane implements CallLane {
   #unavailable: Reason | undefined
   /** Calls that were sent and not released. */
   readonly #sent = new CallList()
-  #serviceMs: number | undefined
+  readonly #service = new ServiceTime()
   #removed = false
 
   constructor(fn: string, settings: LaneSettings, callbacks: LaneCallbacks, host: LaneHost) {
@@ -112,13 +90,12 @@ export class Lane implements CallLane {
     const timeoutMs = asked !== undefined && asked < limit ? Math.max(0, asked) : limit
     const call = new Call(this, invocation, signal, resolve, reject, nowMs, nowMs + timeoutMs)
     this.#host.open(1)
-    const fault = this.#refusal(invocation, signal)
+    const target = this.#queue.length === 0 ? this.#target() : undefined
+    const fault = this.#refusal(invocation, signal, target === undefined ? timeoutMs : undefined)
     if (fault !== undefined) return call.refuse(fault)
     this.#host.wheel.arm(call, call.deadlineAtMs)
-    const target = this.#queue.length === 0 ? leastLoaded(this.#attached) : undefined
-    if (target !== undefined) return this.#send(call, target, nowMs)
-    this.#queue.push(call)
-    if (this.#gauge.noteWaiting(this.#calls)) this.#callbacks.onDemand?.()
+    if (target === undefined) this.#wait(call)
+    else this.#send(call, target, nowMs)
   }
 
   /**
@@ -175,7 +152,7 @@ export class Lane implements CallLane {
   /** While no link is attached, calls are refused with this reason, those that wait too. `attach` or `setStarting` ends it. */
   setUnavailable(reason: Reason): void {
     this.#unavailable = reason
-    if (this.#attached.length === 0) this.#emptyQueue(this.#unavailableFault(reason))
+    if (this.#attached.length === 0) this.#emptyQueue(unavailableFault(this.fn, reason))
   }
 
   /** While no link is attached, calls wait until their deadline. So it is for a new lane. */
@@ -205,7 +182,7 @@ export class Lane implements CallLane {
   /** Refuses all calls from now on; those in flight go on. */
   remove(): void {
     this.#removed = true
-    this.#emptyQueue(new Fault('FUNCTION_UNKNOWN', `${this.fn} has been removed from this node`))
+    this.#emptyQueue(removedFault(this.fn))
   }
 
   /** Ends every call with the fault, now. */
@@ -242,10 +219,31 @@ export class Lane implements CallLane {
         this.#drained(attachment)
       }
     }
-    const tookMs = this.#host.wheel.nowMs() - call.sentAtMs
-    const mean = this.#serviceMs
-    this.#serviceMs = mean === undefined ? tookMs : mean + (tookMs - mean) * NEWEST
+    this.#service.note(this.#host.wheel.nowMs() - call.sentAtMs)
+    this.#host.shares.give()
     if (this.#queue.length > 0) this.#pump()
+  }
+
+  retries(call: Call, fault: Fault): boolean {
+    if (fault.code !== 'FUNCTION_EXITED' || this.#settings.idempotent !== true) return false
+    const elsewhere = this.#attached.some((other) => other !== call.at && other.link.takesCalls)
+    return elsewhere && !this.#removed && Buffer.isBuffer(call.invocation.body)
+  }
+
+  retry(call: Call): void {
+    this.tally.calls.retried += 1
+    const target = this.#target(call.at)
+    if (target === undefined) this.#wait(call)
+    else this.#send(call, target, this.#host.wheel.nowMs())
+  }
+
+  /** The node has a place for one more call, and it is this lane's turn. @returns whether another one waits for a turn */
+  takeTurn(): boolean {
+    const target = this.#queue.length === 0 ? undefined : leastLoaded(this.#attached)
+    const call = target === undefined ? undefined : this.#queue.shift()
+    if (target === undefined || call === undefined) return false
+    this.#send(call, target, this.#host.wheel.nowMs())
+    return this.#queue.length > 0
   }
 
   overran(call: Call): void {
@@ -263,25 +261,37 @@ export class Lane implements CallLane {
     this.#host.wheel.disarm(call)
   }
 
-  #refusal(invocation: Invocation, signal: CallerSignal | undefined): Fault | undefined {
-    if (this.#removed) return new Fault('FUNCTION_UNKNOWN', `${this.fn} does not run on this node`)
-    if (signal?.aborted === true) {
-      return leanFault('CALLER_GONE', `The caller of ${this.fn} has gone`, {})
-    }
+  /** @param waitsMs - how long the call may wait and be answered; undefined: it does not wait */
+  #refusal(
+    { body }: Invocation,
+    signal: CallerSignal | undefined,
+    waitsMs: number | undefined,
+  ): Fault | undefined {
+    if (this.#removed) return removedFault(this.fn)
+    if (signal?.aborted === true) return goneFault(this.fn)
     const { bodyBytesMax, concurrency, queue } = this.#settings
-    if (Buffer.isBuffer(invocation.body) && invocation.body.length > bodyBytesMax) {
-      return leanFault('BODY_TOO_LARGE', `The body has more than ${bodyBytesMax} bytes`, {
-        bodyBytesMax,
-      })
-    }
+    if (Buffer.isBuffer(body) && body.length > bodyBytesMax) return tooLargeFault(bodyBytesMax)
+    if (waitsMs === undefined) return undefined
     if (this.#attached.length === 0) {
-      if (this.#unavailable !== undefined) return this.#unavailableFault(this.#unavailable)
+      if (this.#unavailable !== undefined) return unavailableFault(this.fn, this.#unavailable)
       // Nothing runs yet: what the handler could have in flight waits as well.
       return this.#queue.length < queue + concurrency ? undefined : this.#saturated()
     }
-    if (this.#queue.length < queue) return undefined
-    const free = this.#queue.length === 0 && leastLoaded(this.#attached) !== undefined
-    return free ? undefined : this.#saturated()
+    const places = this.#places
+    const late = !this.#gauge.grows && this.#service.answerMs(this.#queue.length, places) > waitsMs
+    return this.#queue.length < queue && !late ? undefined : this.#saturated()
+  }
+
+  /** Where one more call could be sent now. */
+  #target(not?: Attachment): Attachment | undefined {
+    if (!this.#host.shares.admits(this.#sent.length)) return undefined
+    return leastLoaded(this.#attached, not)
+  }
+
+  #wait(call: Call): void {
+    this.#queue.push(call)
+    if (this.#gauge.noteWaiting(this.#calls)) this.#callbacks.onDemand?.()
+    if (!this.#host.shares.admits(this.#sent.length)) this.#host.shares.wait(this)
   }
 
   #send(call: Call, target: Attachment, nowMs: number): void {
@@ -290,6 +300,7 @@ export class Lane implements CallLane {
     call.phase = 'running'
     call.sentAtMs = nowMs
     this.#sent.push(call)
+    this.#host.shares.take()
     this.#gauge.note(this.#calls)
     if (target.callsLeft === 1) this.#spent(target)
     else if (target.callsLeft !== undefined) target.callsLeft -= 1
@@ -297,7 +308,8 @@ export class Lane implements CallLane {
       target.link.start(call, leftMs)
     } catch (error) {
       this.#sent.remove(call)
-      return call.refuse(Fault.from(error))
+      call.refuse(Fault.from(error))
+      return this.#host.shares.give()
     }
     if (this.#watch.bucket === -1) this.#host.wheel.arm(this.#watch, nowMs + WATCH_MS)
   }
@@ -316,8 +328,11 @@ export class Lane implements CallLane {
   /** Sends what waits while there is room. */
   #pump(): void {
     while (this.#queue.length > 0) {
-      const target = leastLoaded(this.#attached)
-      if (target === undefined) return
+      const target = this.#target()
+      if (target === undefined) {
+        if (!this.#host.shares.admits(this.#sent.length)) this.#host.shares.wait(this)
+        return
+      }
       const call = this.#queue.shift()
       if (call !== undefined) this.#send(call, target, this.#host.wheel.nowMs())
     }
@@ -334,7 +349,7 @@ export class Lane implements CallLane {
     this.#drained(attachment)
     // The last link of a function that has been called unavailable meanwhile.
     if (this.#attached.length === 0 && this.#unavailable !== undefined) {
-      this.#emptyQueue(this.#unavailableFault(this.#unavailable))
+      this.#emptyQueue(unavailableFault(this.fn, this.#unavailable))
     }
   }
 
@@ -368,28 +383,14 @@ export class Lane implements CallLane {
     if (busy) wheel.arm(this.#watch, wheel.nowMs() + WATCH_MS)
   }
 
-  #unavailableFault(reason: Reason): Fault {
-    return leanFault('FUNCTION_UNAVAILABLE', `${this.fn}: ${reason.message}`, {
-      reason: reason.code,
-    })
-  }
-
   #saturated(): Fault {
-    const retryAfterMs = this.#retryAfterMs()
-    return leanFault(
-      'FUNCTION_SATURATED',
-      `${this.fn} has as many calls as it may have; try again in ${retryAfterMs} ms`,
-      { retryAfterMs },
-    )
+    return saturatedFault(this.fn, this.#service.retryAfterMs(this.#queue.length, this.#places))
   }
 
-  /** About how long until the queue as it is now has been served. */
-  #retryAfterMs(): number {
-    const { min, max, unknown } = RETRY_AFTER_MS
-    let concurrency = 0
-    for (const attachment of this.#attached) concurrency += attachment.concurrency
-    if (this.#serviceMs === undefined || concurrency === 0) return unknown
-    const ms = (this.#serviceMs * (this.#queue.length + concurrency)) / concurrency
-    return Math.ceil(Math.min(max, Math.max(min, ms)))
+  /** Calls that its links take at once. */
+  get #places(): number {
+    let places = 0
+    for (const { concurrency } of this.#attached) places += concurrency
+    return places
   }
 }

@@ -5,7 +5,7 @@ import { LatencyWindow } from './latency.ts'
 export type Outcome = 'ok' | 'failed' | 'refused' | 'timedOut' | 'cancelled'
 
 export interface LaneStats {
-  readonly calls: FunctionReport['calls']
+  readonly calls: Required<FunctionReport['calls']>
   readonly latencyMs?: NonNullable<FunctionReport['latencyMs']>
 }
 
@@ -17,6 +17,7 @@ export class Tally {
     refused: 0,
     timedOut: 0,
     cancelled: 0,
+    retried: 0,
     asyncAccepted: 0,
     asyncDone: 0,
     asyncFailed: 0,

@@ -41,6 +41,7 @@ interface Options {
   readonly cpus?: number
   readonly timeout?: number
   readonly concurrency?: number
+  readonly idempotent?: boolean
   readonly network?: 'none' | 'outbound'
   readonly deadline?: number
   readonly wait: boolean
@@ -49,7 +50,7 @@ interface Options {
 
 /** `shoal fn deploy <folder>`: pack, build, roll out, follow to the end, say how to call it. */
 export function fnDeployCommand(context: CliContext): Command {
-  return new Command('deploy')
+  const deployCommand = new Command('deploy')
     .description('build a folder and roll it out; follows the rollout to its end')
     .argument('<folder>', 'folder that holds the function (see .shoalignore in the README)')
     .option('--name <name>', "function name; default: the folder's own name", functionName)
@@ -64,6 +65,18 @@ export function fnDeployCommand(context: CliContext): Command {
       '`*`, or `key=value`, `key!=value`, a node id; joined by commas',
       '*',
     )
+  return addSettings(deployCommand, context)
+    .option('--deadline <duration>', 'for the whole rollout; default 2m', duration)
+    .option('--no-wait', 'return when the rollout has begun')
+    .option('--json', 'one JSON document on stdout at the end; the build log goes to stderr')
+    .action(async (folder: string, options: Options, command: Command) => {
+      await deploy(context, folder, options, command)
+    })
+}
+
+/** One option per setting of the function. */
+function addSettings(command: Command, context: CliContext): Command {
+  return command
     .option(
       '--replicas <count>',
       'handlers on each node; 0: none while nobody calls',
@@ -93,13 +106,9 @@ export function fnDeployCommand(context: CliContext): Command {
     .option('--cpus <count>', 'of each handler, e.g. 0.5', positive)
     .option('--timeout <duration>', 'of one call, e.g. 30s', duration)
     .option('--concurrency <count>', 'calls at once in each handler', integer(1, 1024))
+    .option('--idempotent', 'a call may be sent to a second handler when its first one dies')
+    .option('--no-idempotent', 'a call is sent once, whatever becomes of its handler; the default')
     .option('--network <mode>', 'none or outbound', network)
-    .option('--deadline <duration>', 'for the whole rollout; default 2m', duration)
-    .option('--no-wait', 'return when the rollout has begun')
-    .option('--json', 'one JSON document on stdout at the end; the build log goes to stderr')
-    .action(async (folder: string, options: Options, command: Command) => {
-      await deploy(context, folder, options, command)
-    })
 }
 
 async function deploy(
@@ -198,9 +207,9 @@ function nameOf(folder: string): string {
 /** Only what was given: the rest stays as the last rollout had it. */
 function settingsOf(options: Options): Partial<FunctionSettings> {
   const { replicas, replicasMax, idle: idleMs, isolation: isolated, network: net } = options
-  const { env, memory: memoryMiB, cpus, timeout: timeoutMs, concurrency } = options
+  const { env, memory: memoryMiB, cpus, timeout: timeoutMs, concurrency, idempotent } = options
   const scale = { replicas, replicasMax, idleMs, isolation: isolated, concurrency }
-  const all = { ...scale, env, memoryMiB, cpus, timeoutMs, network: net }
+  const all = { ...scale, idempotent, env, memoryMiB, cpus, timeoutMs, network: net }
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
 }
 

@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { callerLoad } from '#test/caller-load.ts'
+import { percentile } from '#test/percentile.ts'
+import { ServedNode } from '#test/served-node.ts'
+
+const QUIET = `module.exports = (req, res) => setTimeout(() => res.send('ok'), 15)`
+const ROUNDS_MAX = 5
+const ROUND_MS = 1_000
+
+interface Quiet {
+  readonly p50: number
+  readonly p99: number
+}
+
+/** What callers of the quiet function see: 100 calls a second, each from a process of their own. */
+async function quiet(node: ServedNode): Promise<Quiet> {
+  const load = { url: node.url('/quiet'), durationMs: ROUND_MS, perSecond: 100 }
+  const records = await callerLoad(load)
+  assert.ok(records.length > 50, `${records.length} calls`)
+  assert.deepEqual(
+    records.filter(({ status }) => status !== 200),
+    [],
+    'the quiet function answers every call',
+  )
+  const took = records.map(({ tookMs }) => tookMs)
+  return { p50: percentile(took, 0.5), p99: percentile(took, 0.99) }
+}
+
+/**
+ * Within twice what it is alone. Rounds with and without the neighbour alternate, and the best of each count: what else the
+ * machine does only ever adds.
+ *
+ * @param abuse - for one round
+ */
+async function assertUntouched(node: ServedNode, abuse: () => Promise<unknown>): Promise<void> {
+  await quiet(node)
+  const alone: Quiet[] = []
+  const beside: Quiet[] = []
+  const best = (rounds: readonly Quiet[], key: keyof Quiet): number =>
+    Math.min(...rounds.map((round) => round[key]))
+  for (let round = 0; round < ROUNDS_MAX; round += 1) {
+    alone.push(await quiet(node))
+    const abused = abuse()
+    await sleep(200)
+    beside.push(await quiet(node))
+    await abused
+    const within = (key: keyof Quiet): boolean => best(beside, key) <= 2 * best(alone, key)
+    if (within('p50') && within('p99')) return
+  }
+  assert.fail(`alone ${JSON.stringify(alone)}, beside its neighbour ${JSON.stringify(beside)}`)
+}
+
+const FLOOD_MS = ROUND_MS + 700
+
+test('a function that is flooded with what it can answer at once does not slow another one down', async () => {
+  await using node = await ServedNode.start()
+  await node.deploy('quiet', QUIET, { concurrency: 64 })
+  const echo = 'module.exports = (req, res) => res.send(req.rawBody)'
+  await node.deploy('flooded', echo, { concurrency: 64, queue: 256 })
+  const url = node.url('/flooded')
+  await assertUntouched(node, async () => {
+    const flood = await callerLoad({ url, durationMs: FLOOD_MS, connections: 64 })
+    assert.ok(flood.length > 1_000, `${flood.length} calls are no flood`)
+  })
+})
+
+test('one that has every place of the node in use, and hundreds waiting for more, does not', async () => {
+  await using node = await ServedNode.start(32)
+  await node.deploy('quiet', QUIET, { concurrency: 64 })
+  const slow = 'module.exports = (req, res) => setTimeout(() => res.send("slow"), 500)'
+  const { lane } = await node.deploy('flooded', slow, { concurrency: 256, queue: 256 })
+  const url = node.url('/flooded')
+  await assertUntouched(node, async () => {
+    const flood = callerLoad({ url, durationMs: FLOOD_MS, connections: 200 })
+    await sleep(700)
+    const { inFlight, queued } = lane.stats().calls
+    assert.ok(inFlight >= 30 && inFlight <= 32, `${inFlight} in work`)
+    assert.ok(queued > 100, `${queued} wait`)
+    await flood
+  })
+})
+
+test('one that hangs on all places does not', async () => {
+  await using node = await ServedNode.start(32)
+  await node.deploy('quiet', QUIET, { concurrency: 64 })
+  const { lane } = await node.deploy('hangs', 'module.exports = () => {}', {
+    concurrency: 256,
+    queue: 256,
+  })
+  const headers = { 'x-shoal-deadline-ms': String(FLOOD_MS) }
+  const url = node.url('/hangs')
+  await assertUntouched(node, async () => {
+    const flood = callerLoad({ url, durationMs: 300, perSecond: 500, headers })
+    await sleep(700)
+    assert.ok(lane.stats().calls.inFlight >= 30)
+    await flood
+  })
+})
+
+test('one whose handlers crash all the time does not', async () => {
+  await using node = await ServedNode.start()
+  await node.deploy('quiet', QUIET, { concurrency: 64 })
+  const url = node.url('/crashes')
+  await assertUntouched(node, async () => {
+    const killed = `module.exports = () => process.kill(process.pid, 'SIGKILL')`
+    await node.deploy('crashes', killed, { queue: 16 }, 2)
+    const records = await callerLoad({ url, durationMs: FLOOD_MS, perSecond: 50 })
+    assert.ok(records.filter(({ status }) => status === 502).length >= 2)
+  })
+})
