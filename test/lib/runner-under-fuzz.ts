@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict'
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
+import type { Runtime } from '#shared/schemas/names.ts'
+import { bytesOf, pieces, type Move } from './frame-moves.ts'
+import { TYPE as FRAME } from './frame-peer.ts'
+import type { RunnerSession } from './runner-client.ts'
+import { RunnerScope } from './runner-scope.ts'
+
+export interface RunnerRound {
+  readonly moves: readonly Move[]
+  readonly cuts: readonly number[]
+}
+
+export interface FuzzedRunner {
+  readonly runtime: Runtime
+  /** Of the conformance suite. */
+  readonly fixture: string
+}
+
+/** Every kind of runner there is. */
+export const FUZZED_RUNNERS: readonly FuzzedRunner[] = [
+  { runtime: 'nodejs', fixture: 'nodejs' },
+  { runtime: 'python3', fixture: 'python3' },
+  { runtime: 'python3', fixture: 'python3-async' },
+  { runtime: 'binary', fixture: 'binary' },
+]
+
+const PAYLOAD_BYTES_MAX = 1_114_112
+const PING_BYTES_MAX = 64
+const ANSWER_MS = 10_000
+
+/** A real runner as a process, spoken to badly on one connection after the other. */
+export class RunnerUnderFuzz implements AsyncDisposable {
+  readonly #scope: RunnerScope
+  #next: RunnerSession
+  /** How many rounds the page wants to end the connection, and how many it leaves open. */
+  readonly predicted = { ends: 0, open: 0 }
+
+  private constructor(scope: RunnerScope, first: RunnerSession) {
+    this.#scope = scope
+    this.#next = first
+  }
+
+  static async start({ runtime, fixture }: FuzzedRunner): Promise<RunnerUnderFuzz> {
+    const scope = await RunnerScope.start({ runtime, fn: fixture })
+    return new RunnerUnderFuzz(scope, await scope.ready())
+  }
+
+  residentMiB(): Promise<number> {
+    return this.#scope.residentMiB()
+  }
+
+  /**
+   * One connection. @throws Error when the runner ends, does not connect again, does not answer a call on the next connection, or keeps a
+   * connection that the protocol ends
+   */
+  async round({ moves, cuts }: RunnerRound): Promise<void> {
+    const session = this.#next
+    // Only frames that are read as they were meant say what must follow.
+    const mustEnd = firstBreach(moves)
+    this.predicted[mustEnd ? 'ends' : 'open'] += 1
+    let isClosed = false
+    void session.closed.then(() => (isClosed = true))
+    for (const piece of pieces(bytesOf(moves), cuts)) {
+      if (isClosed) break
+      session.socket.write(piece)
+      await turn()
+    }
+    if (mustEnd) await within(session.closed, 'the connection goes on')
+    session.socket.destroy()
+    await session.closed
+    const next = await within(this.#again(), 'the runner does not come back')
+    const { text } = await within(next.call({ path: '/echo', body: 'well' }), 'no answer')
+    assert.equal(text, 'well')
+    assert.equal(this.#scope.child.exitCode, null)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#scope[Symbol.asyncDispose]()
+  }
+
+  async #again(): Promise<RunnerSession> {
+    this.#next = await this.#scope.again()
+    return this.#next
+  }
+}
+
+/** True when one of the frames before the first lie about a length breaks the protocol by itself, whatever came before. */
+function firstBreach(moves: readonly Move[]): boolean {
+  for (const { type, id, payload, length = payload.length } of moves) {
+    if (length > PAYLOAD_BYTES_MAX) return true
+    if (type === FRAME.init || type === FRAME.hello || type === FRAME.ready) {
+      if (length === payload.length) return true
+    }
+    if ((type === FRAME.ping || type === FRAME.pong) && length > PING_BYTES_MAX) {
+      // Perhaps only found when the whole frame has come.
+      if (length === payload.length && type === FRAME.ping) return true
+    }
+    if (type === FRAME.request && length === payload.length && (id === 0 || length < 6)) return true
+    if (length !== payload.length) return false
+  }
+  return false
+}
+
+async function within<T>(promise: Promise<T>, otherwise: string): Promise<T> {
+  const end = new AbortController()
+  const late = sleep(ANSWER_MS, undefined, { signal: end.signal }).then(() => {
+    throw new Error(`${otherwise} after ${ANSWER_MS} ms`)
+  })
+  late.catch(() => undefined)
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    end.abort()
+  }
+}
