@@ -4,7 +4,7 @@ import { Fault } from '#shared/fault.ts'
 import { predict } from './agent-model.ts'
 import { eventually } from './eventually.ts'
 import { bytesOf, pieces, type Move } from './frame-moves.ts'
-import { frameBytes, FramePeer, responseBytes, TYPE } from './frame-peer.ts'
+import { frameBytes, responseBytes, TYPE, type FramePeer } from './frame-peer.ts'
 import { invocation, LinkScope } from './invoke-scope.ts'
 
 export interface AgentRound {

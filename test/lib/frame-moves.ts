@@ -181,7 +181,7 @@ export const cuts = fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.consta
   maxLength: 10,
 })
 
-/** The pieces; at most a thousand, the last one takes the rest. */
+/** @yields the pieces; at most a thousand, the last one takes the rest */
 export function* pieces(bytes: Buffer, sizes: readonly number[]): Generator<Buffer> {
   let at = 0
   for (let index = 0; at < bytes.length; index++) {
