@@ -54,7 +54,7 @@ for (let seed = Number(values.seed); performance.now() < endAtMs && failure === 
     const { subject } = result
     process.stderr.write(`${subject.name}: seed ${seed}\n`)
     try {
-      await subject.turn({ seed, numRuns: ROUNDS, endOnFailure: true })
+      await subject.turn({ seed, numRuns: ROUNDS, endOnFailure: true, includeErrorInReport: true })
     } catch (error) {
       failure = `${subject.name}, seed ${seed}: ${String(error)}`
       break

@@ -2,7 +2,8 @@
  * `npm run soak`: the whole product under mixed load for a long time, with deploys and crashes: nothing may grow, and every answer is
  * right or the defined fault of a function that crashes.
  *
- *     npm run soak [-- --minutes 10] [--warm-up-minutes 3] [--redeploy-seconds 20] [--sample-seconds 10] [--chart soak.svg]
+ *     npm run soak [-- --minutes 10] [--warm-up-minutes 3] [--redeploy-seconds 20] [--sample-seconds 10] [--protocols http,coap,grpc]
+ *         [--chart soak.svg]
  *
  * Prints JSON on stdout and a short text on stderr. Ends with 1 when a measure rises beyond its bound or an answer was not expected.
  * A day: --minutes 1440 --sample-seconds 60.
@@ -42,11 +43,13 @@ const { values } = parseArgs({
     'warm-up-minutes': { type: 'string' },
     'redeploy-seconds': { type: 'string', default: '20' },
     'sample-seconds': { type: 'string', default: '10' },
+    protocols: { type: 'string', default: 'http,coap,grpc' },
     chart: { type: 'string' },
   },
 })
 const minutes = Number(values.minutes)
 const warmUpMinutes = Number(values['warm-up-minutes'] ?? Math.min(10, minutes * WARM_UP_SHARE))
+const protocols = values.protocols.split(',')
 const loadAtStart = loadavg()[0]
 
 const tally = new Tally()
@@ -59,7 +62,7 @@ let redeploys = 0
   say(`soaking for ${minutes} minutes`)
   const signal = AbortSignal.timeout(minutes * 60_000)
   await Promise.all([
-    mixedLoad(product.ports, tally, signal),
+    mixedLoad({ ports: product.ports, tally, protocols }, signal),
     every(Number(values['redeploy-seconds']) * 1_000, signal, async () => {
       redeploys += 1
       await deployLive(product, redeploys)

@@ -13,6 +13,8 @@ export interface Move {
   readonly times: number
 }
 
+const HEADER_BYTES = 12
+
 /** Bytes of all moves, in order. */
 export function bytesOf(moves: readonly Move[]): Buffer {
   return Buffer.concat(
@@ -173,7 +175,18 @@ export const agentMoves = fc
     ),
     { maxLength: 24 },
   )
-  .map((moves) => moves.filter(({ type }) => type !== TYPE.shutdown && type !== TYPE.welcome))
+  .map((moves) =>
+    upToLie(moves.filter(({ type }) => type !== TYPE.shutdown && type !== TYPE.welcome)),
+  )
+
+/** Behind a lie about a length the bytes mean something else, and a SHUTDOWN may be among it. */
+function upToLie(moves: readonly Move[]): Move[] {
+  const at = moves.findIndex(({ length }) => length !== undefined)
+  if (at === -1) return [...moves]
+  const { payload, length = 0 } = moves[at] ?? { payload: '' }
+  // What it leaves over must not be enough for a header.
+  return moves.slice(0, payload.length - length < HEADER_BYTES ? at + 1 : at)
+}
 
 /** Sizes of the pieces that a stream is cut into, one after the other and again. */
 export const cuts = fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constant(70_000)), {

@@ -25,7 +25,8 @@ export function httpCaller(port: number): Caller {
       const signal = AbortSignal.timeout(TIMEOUT_MS)
       const sent = { path: `/${fn}`, method: 'POST' as const, body, signal }
       const answer = await pool.request(sent)
-      const bytes = Buffer.from(await answer.body.arrayBuffer())
+      const bytes = await answer.body.arrayBuffer().then(Buffer.from, () => undefined)
+      if (bytes === undefined) return { code: 'broken off', body: NOTHING }
       if (answer.statusCode === 200) return { code: 'ok', body: bytes }
       return { code: `${answer.statusCode} ${codeIn(bytes)}`, body: bytes }
     },

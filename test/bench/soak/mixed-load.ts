@@ -52,8 +52,9 @@ const FUNCTIONS = [
   'crash',
 ] as const
 
-/** What a caller may be told while a handler has just ended: it did in this call, or none is there yet. */
-const CRASH_FAULTS = /^(?:502 FUNCTION_EXITED|503 FUNCTION_UNAVAILABLE|5\.0[23] .*|14 FUNCTION_.*)$/
+/** What a caller may be told while a handler has just ended: it did in this call, in the middle of its answer, or none is there yet. */
+const CRASH_FAULTS =
+  /^(?:502 FUNCTION_EXITED|503 FUNCTION_UNAVAILABLE|5\.0[23] .*|14 FUNCTION_.*|broken off)$/
 
 /** Between two calls of a lane, so that the machine is busy and not full. */
 const PAUSE_MS = 2
@@ -61,14 +62,20 @@ const CRASH_EVERY_MS = 20_000
 /** Above its idle time: most calls find it asleep. */
 const NAP_EVERY_MS = 4_000
 
-/** Calls by all protocols until `signal` is aborted; resolves when all calls have ended. */
+export interface MixedLoad {
+  readonly ports: ProductPorts
+  readonly tally: Tally
+  /** Of `http`, `coap` and `grpc`. */
+  readonly protocols: readonly string[]
+}
+
+/** Calls by these protocols until `signal` is aborted; resolves when all calls have ended. */
 export async function mixedLoad(
-  ports: ProductPorts,
-  tally: Tally,
+  { ports, tally, protocols }: MixedLoad,
   signal: AbortSignal,
 ): Promise<void> {
   const bytes = randomBytes(1_048_576)
-  const lanes = LANES.flatMap((lane) =>
+  const lanes = LANES.filter(({ protocol }) => protocols.includes(protocol)).flatMap((lane) =>
     Array.from({ length: lane.lanes }, (_, n) => runLane(lane, n, { ports, tally, bytes, signal })),
   )
   const naps = every(NAP_EVERY_MS, signal, async () => {
