@@ -25,7 +25,10 @@ export function httpCaller(port: number): Caller {
       const signal = AbortSignal.timeout(TIMEOUT_MS)
       const sent = { path: `/${fn}`, method: 'POST' as const, body, signal }
       const answer = await pool.request(sent)
-      const bytes = await answer.body.arrayBuffer().then(Buffer.from, () => undefined)
+      const bytes = await answer.body.arrayBuffer().then(
+        (whole) => Buffer.from(whole),
+        () => undefined,
+      )
       if (bytes === undefined) return { code: 'broken off', body: NOTHING }
       if (answer.statusCode === 200) return { code: 'ok', body: bytes }
       return { code: `${answer.statusCode} ${codeIn(bytes)}`, body: bytes }
