@@ -224,7 +224,8 @@ func (c *call) send(body []byte, last bool) bool {
 
 func (c *call) grant(bytes int) {
 	c.mu.Lock()
-	c.sendCredit += bytes
+	// No agent that consumes what it grants gets beyond the window; one that does would have the output pile up here.
+	c.sendCredit = smaller(c.conn.windowBytes, c.sendCredit+bytes)
 	c.changed.Broadcast()
 	c.mu.Unlock()
 }

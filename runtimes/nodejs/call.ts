@@ -226,7 +226,8 @@ export class Call {
 
   /** The agent has taken `bytes` of the answer. */
   grant(bytes: number): void {
-    this.#sendCredit += bytes
+    // No agent that consumes what it grants gets beyond the window; one that does would have the output pile up here.
+    this.#sendCredit = Math.min(this.#host.windowBytes, this.#sendCredit + bytes)
     this.#pump()
   }
 

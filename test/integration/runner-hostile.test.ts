@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import type { Runtime } from '#shared/schemas/names.ts'
+import { eventually } from '#test/eventually.ts'
 import { encodeFrame, encodeRequest, TYPE } from '#test/runner-client.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
 
@@ -67,6 +68,19 @@ for (const { runtime, fixture } of SUBJECTS) {
       await session.closed
       const next = await scope.again()
       assert.equal((await next.call({ path: '/echo', body: 'well' })).text, 'well')
+    })
+
+    it('a grant above the window is void: only a few windows are sent, and PING is answered', async () => {
+      await using scope = await RunnerScope.start({ runtime, fn: fixture })
+      const session = await scope.ready()
+      session.autoGrant = false
+      const call = session.begin({ path: '/flood' })
+      for (let n = 0; n < 3; n++) session.grant(call, 0xffff_ffff)
+      await eventually(() => call.bodyBytes >= session.windowBytes)
+      await session.ping()
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      // Each of the three fills the window up once at most.
+      assert.ok(call.bodyBytes <= 4 * session.windowBytes, String(call.bodyBytes))
     })
 
     it('a stream cut at any place means the same', async () => {

@@ -148,7 +148,8 @@ class Call:
 
     def grant(self, size):
         with self.connection.lock:
-            self.send_credit += size
+            # No agent that consumes what it grants gets beyond the window; one that does would have the output pile up here.
+            self.send_credit = min(self.connection.window_bytes, self.send_credit + size)
             if self._queue is not None:
                 self._pump()
 
