@@ -39,9 +39,13 @@ export function createParts(options: PartsOptions): Parts {
     onPid: (pid) => onPid(name, pid),
     onNews,
   })
+  // Once, and before the controller looks: two makers of the same keys would log in nobody.
+  const natsConfig = writeNatsConfig(config)
+  // Whoever starts a part hears of it.
+  natsConfig.catch(() => undefined)
   return {
     async startNats(signal) {
-      const file = await writeNatsConfig(config)
+      const file = await natsConfig
       const program = natsServer(config.data) ?? 'nats-server'
       const args = ['--config', file]
       return Part.start(
@@ -49,7 +53,8 @@ export function createParts(options: PartsOptions): Parts {
         signal,
       )
     },
-    startController(signal) {
+    async startController(signal) {
+      await natsConfig
       const whole = { ...spec('controller'), ...script('controller/main.ts') }
       return Part.start({ ...whole, env: () => controllerEnv(options) }, signal)
     },
