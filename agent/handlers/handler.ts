@@ -14,6 +14,7 @@ import { allEnded, within } from './within.ts'
 
 /** The engine reports the end of a process a little after its connection broke. */
 const EXIT_WAIT_MS = 500
+const LAST_WORK_MS = 200
 /** A local socket does not break by itself: a runner that loses it again and again does so on purpose. */
 const RELINKS_MAX = 3
 const LINK_ENDED = 'its connection ended'
@@ -226,7 +227,9 @@ export class Handler {
     const closed = Promise.withResolvers<undefined>()
     link.onClose = () => closed.resolve(undefined)
     link.shutdown()
-    await within(closed.promise, this.#timeouts.shutdownMs, signal, () => undefined)
+    const late = await within(closed.promise, this.#timeouts.shutdownMs, signal, () => true)
+    // The connection ends before the process does, which may be writing for its function still.
+    if (late !== true) await within(this.#ended.promise, LAST_WORK_MS, signal, () => undefined)
   }
 
   /** Into a rest and out of it. An engine that is away is no reason to give up the handler: it is as before then. */

@@ -91,7 +91,7 @@ describe(
       await product.start()
       for (const [runtime, files] of Object.entries(FUNCTIONS)) {
         await using folder = await functionFolder(files)
-        const args = ['--name', `bad-${runtime}`, '--timeout', `${TIMEOUT_S}s`, '--memory', '96']
+        const args = ['--name', `bad-${runtime}`, '--timeout', `${TIMEOUT_S}s`, '--memory', '128']
         const ran = await product.shoal('fn', 'deploy', folder.path, ...args)
         assert.equal(ran.code, 0, ran.stdout + ran.stderr)
       }

@@ -9,7 +9,7 @@ import { eventually } from '#test/eventually.ts'
 import { testImages } from '#test/images.ts'
 import { productScope } from '#test/product.ts'
 import { tempFolder } from '#test/temp.ts'
-import { unmountBelow } from '#test/unmount.ts'
+import { endShimsBelow, unmountBelow } from '#test/unmount.ts'
 
 const RECOVERY_MS = 90_000
 
@@ -37,6 +37,7 @@ it(
     await using product = await productScope({ SHOAL_DOCKER_SOCKET: socketPath })
     await using unmounting = new AsyncDisposableStack()
     unmounting.defer(() => unmountBelow(product.data))
+    unmounting.defer(() => endShimsBelow(product.data))
     const options = { socketPath, data: product.data }
     const prepared = await startDockerd(options, AbortSignal.timeout(60_000))
     assert.ok(prepared !== undefined)
