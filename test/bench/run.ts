@@ -6,9 +6,9 @@
  *
  * With `--only` or `--against` nothing is written: the results go to stdout as JSON.
  */
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus, loadavg, totalmem } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { httpTool } from './calls/load-http.ts'
 import type { Plan, Question, Results, Suite } from './harness/model.ts'
@@ -55,6 +55,7 @@ for (const name of names) {
 const results: Results = { command: 'npm run bench', machine, questions }
 const json = `${JSON.stringify(results, undefined, 2)}\n`
 if (values.only === undefined && against === undefined) {
+  await mkdir(dirname(RESULTS), { recursive: true })
   await writeFile(RESULTS, json)
   await render(results)
 } else {
