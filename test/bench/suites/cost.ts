@@ -34,11 +34,10 @@ export async function cost(): Promise<Question[]> {
     { group: from, name: 'ports open', ...open },
     { group: from, name: 'first answer', ...firstAnswer },
   ])
-  const { idleCpuPercent, ...points } = memory
-  const sizes = Object.entries(points).map(([when, { rssMiB }]) =>
-    single('resident memory, 20 functions', POINTS[when] ?? when, rssMiB),
+  const sizes = POINTS.map(([when, name]) =>
+    single('resident memory, 20 functions', name, memory[when].rssMiB),
   )
-  const idle = single('of one core, full health reporting', 'idle', idleCpuPercent)
+  const idle = single('of one core, full health reporting', 'idle', memory.idleCpuPercent)
   return [
     {
       id: 'agent-start',
@@ -58,12 +57,12 @@ export async function cost(): Promise<Question[]> {
   ]
 }
 
-const POINTS: Readonly<Record<string, string>> = {
-  afterStart: 'after the start',
-  underLoad: 'under load',
-  afterLoad: 'right after the load',
-  idleAgain: 'idle again',
-}
+const POINTS = [
+  ['afterStart', 'after the start'],
+  ['underLoad', 'under load'],
+  ['afterLoad', 'right after the load'],
+  ['idleAgain', 'idle again'],
+] as const
 
 function single(group: string, name: string, value: number): Row {
   return { group, name, median: value, min: value, max: value }
