@@ -1,4 +1,5 @@
 import { LIMIT, PREFIX_BYTES, ProtocolError } from './protocol.ts'
+import { tookBytes } from './young-garbage.ts'
 
 /** Gets each frame. `bytes` from `start` to `end` is the payload; it may be overwritten after the call unless `owned`. */
 export type OnFrame = (
@@ -76,6 +77,7 @@ export class FrameDecoder {
 
   #begin(bytes: number): void {
     this.#payload = Buffer.allocUnsafeSlow(bytes)
+    tookBytes(bytes)
     this.#payloadBytes = 0
     this.#prefixBytes = 0
   }
