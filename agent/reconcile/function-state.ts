@@ -252,6 +252,12 @@ export class FunctionState {
     return [...this.#serving()].length
   }
 
+  servesOutdated(): boolean {
+    return this.held.values().some(({ handler: { state, record } }) => {
+      return state.kind === 'serving' && record.specDigest !== this.#spec
+    })
+  }
+
   #pausedMs({ handler }: Held, keepMs: number): number {
     return handler.record.specDigest === this.#spec ? (this.scale?.removeMs ?? 0) : keepMs
   }

@@ -81,9 +81,9 @@ export function isHopeless(state: FunctionState): boolean {
 function stateOf(state: FunctionState, assignment: Assignment): State {
   const serving = state.servingCurrent()
   if (state.refusal !== undefined) return anyServing(state) ? 'degraded' : 'failed'
-  if (serving >= servingMin(state, assignment) && !(serving === 0 && hasFailed(state))) {
-    return 'ready'
-  }
+  const enough = serving >= servingMin(state, assignment) && !(serving === 0 && hasFailed(state))
+  // While one of the release before still takes calls, its answers are not the new ones.
+  if (enough && !state.servesOutdated()) return 'ready'
   if (serving > 0) return 'degraded'
   if (hasFailed(state)) return 'failed'
   if (state.fetching !== undefined) return 'fetching'

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
@@ -95,6 +96,24 @@ function deployTests(kind: EngineKind): void {
 }
 
 function switchTests(kind: EngineKind): void {
+  it('is ready when no call gets an answer of the release before any more', async () => {
+    await using bed = await nodeBed(kind)
+    await using node = await startNode(bed)
+    node.reconciler.setDesired([
+      await assignmentOf(node.source, 'hello', answering('one'), { replicas: 2 }),
+    ])
+    await reported(node, 'hello', 'ready')
+    const next = await assignmentOf(node.source, 'hello', answering('two'), { replicas: 2 })
+    node.reconciler.setDesired([next])
+    const lookAgain = performance.now() + 30_000
+    while (node.reconciler.report()[0]?.state !== 'ready') {
+      assert.ok(performance.now() < lookAgain)
+      await setImmediate()
+    }
+    assert.deepEqual(node.reconciler.report()[0]?.serving, [next.release])
+    assert.equal(await call(node.router, 'hello'), 'two')
+  })
+
   it('loses no call in a redeploy, and ends up with the new release only', async () => {
     await using bed = await nodeBed(kind)
     await using node = await startNode(bed)
