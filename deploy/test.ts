@@ -12,6 +12,8 @@ import { formatSeconds, type Output } from './output.ts'
 const ROOT = join(import.meta.dirname, '..')
 /** Of one test; the slowest (redeploy under load, recovery after kills) need minutes on two busy cores. */
 const TEST_TIMEOUT_MS = 300_000
+/** Test files. They wait more than they compute: with two cores, more would only make their timeouts say less. */
+const TESTS_AT_ONCE = 2
 /** The test runner goes by the alphabet: the check for leaks comes last by its name. */
 const GLOBS = ['test/{arch,e2e,integration,unit}/**/*.test.ts', 'test/zz-leaks.test.ts']
 const CHECKS: readonly { readonly name: string; readonly args: readonly [string, ...string[]] }[] =
@@ -85,19 +87,21 @@ async function runTestFiles(
 ): Promise<boolean> {
   // All that tests leave behind is found by this folder: their files are in it, their processes have it in TMPDIR.
   const temp = await mkdtemp(join(tmpdir(), 'shoal-t-'))
+  const turns = await mkdtemp(join(tmpdir(), 'shoal-turns-'))
   try {
     const child = spawn(
       process.execPath,
       [
         '--test',
-        '--test-concurrency=1',
+        `--test-concurrency=${TESTS_AT_ONCE}`,
+        '--import=./test/lib/turn.ts',
         // A failed test may leave a handle open; that must not hold up the rest for ever.
         '--test-force-exit',
         `--test-timeout=${TEST_TIMEOUT_MS}`,
         '--test-reporter=spec',
         ...files,
       ],
-      { cwd: ROOT, stdio: 'inherit', env: testEnv({ config, env, ready, temp }) },
+      { cwd: ROOT, stdio: 'inherit', env: testEnv({ config, env, ready, temp, turns }) },
     )
     const stop = () => child.kill('SIGTERM')
     signal.addEventListener('abort', stop)
@@ -109,6 +113,7 @@ async function runTestFiles(
     return code === 0 && !signal.aborted
   } finally {
     await rm(temp, { recursive: true, force: true })
+    await rm(turns, { recursive: true, force: true })
   }
 }
 
@@ -118,8 +123,9 @@ function testEnv(options: {
   readonly env: NodeJS.ProcessEnv
   readonly ready: Bootstrapped
   readonly temp: string
+  readonly turns: string
 }): NodeJS.ProcessEnv {
-  const { config, env, ready, temp } = options
+  const { config, env, ready, temp, turns } = options
   const clean = Object.fromEntries(
     Object.entries(env).filter(([name]) => !/^SHOAL_|^(http|coap|grpc)_port$/i.test(name)),
   )
@@ -129,6 +135,7 @@ function testEnv(options: {
     TMPDIR: temp,
     SHOAL_DATA: join(temp, 'data'),
     SHOAL_TEST_IMAGES: ready.imagesFile,
+    SHOAL_TEST_TURNS: turns,
     SHOAL_TEST_RUN: randomBytes(4).toString('hex'),
     SHOAL_TEST_DOCKER: ready.engine === 'docker' ? '1' : '0',
     ...(config.ca === undefined ? {} : { SHOAL_CA_BUNDLE: config.ca.file }),
