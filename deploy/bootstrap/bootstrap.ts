@@ -66,7 +66,7 @@ async function setUp(
     prepareDocker(options, apt, onOwnDockerd, signal),
     must(natsServerStep(programs)),
     // Nice to have: without them the calls are made with something else.
-    runStep(clientsStep(programs), out, signal),
+    runStep(clientsStep(programs, purpose), out, signal),
   ])
   const runners: Runners = {}
   const makeRunners = async (): Promise<void> => {

@@ -92,21 +92,23 @@ export function coapClient(): string | undefined {
   )
 }
 
-/** curl and libcoap's client: what the last lines of `npm start` are typed into, and what the tests call with. */
-export function clientsStep({ apt }: ProgramsOptions): Step {
+/** What `npm start` tells people to type, and what the tests call with; `zip` only they need (tinyFaaS's upload script has it). */
+export function clientsStep({ apt }: ProgramsOptions, purpose: 'start' | 'test'): Step {
+  const others = purpose === 'test' ? ['curl', 'zip'] : ['curl']
+  const missing = (): string[] => [
+    ...others.filter((name) => findProgram(name) === undefined),
+    ...(coapClient() === undefined ? ['libcoap3-bin'] : []),
+  ]
   return {
-    name: 'curl, coap-client',
-    present: async () => {
-      const coap = coapClient()
-      return coap !== undefined && findProgram('curl') !== undefined ? `curl, ${coap}` : undefined
-    },
+    name: [...others, 'coap-client'].join(', '),
+    present: async () =>
+      missing().length === 0 ? [...others, coapClient()].join(', ') : undefined,
     install: async (signal) => {
       if (!apt.installs) throw new Error('not installed, and installing needs root and apt-get')
-      const missing = findProgram('curl') === undefined ? ['curl'] : []
-      if (coapClient() === undefined) missing.push('libcoap3-bin')
-      await apt.install(missing, signal)
-      return `${missing.join(', ')} installed`
+      const packages = missing()
+      await apt.install(packages, signal)
+      return `${packages.join(', ')} installed`
     },
-    hint: 'By hand: sudo apt-get install curl libcoap3-bin',
+    hint: `By hand: sudo apt-get install ${others.join(' ')} libcoap3-bin`,
   }
 }
