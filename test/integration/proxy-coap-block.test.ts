@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { coapProxyScope } from '#test/coap-proxy-scope.ts'
 import { patterned } from '#test/invoker.ts'
 import { block, optionNumber, optionValue, type RawCoap, uriPath } from '#test/raw-coap.ts'
+import { OTHER_LOOPBACK } from '#test/loopback.ts'
 
 /** Sends a body in blocks; returns the last answer. */
 async function upload(client: RawCoap, path: string, body: Buffer, szx: number) {
@@ -224,7 +225,7 @@ test('a flood of requests from many peers leaves the de-duplication within its b
 
 test('a flood does not make the function run again for somebody else’s duplicate', async () => {
   await using scope = await coapProxyScope({ dedupEntriesMax: 100, ackDelayMs: 50 })
-  const other = await scope.client('::1')
+  const other = await scope.client(OTHER_LOOPBACK)
   const options = uriPath('echo')
   const done = { confirmable: true, code: 'POST', messageId: 1, options } as const
   const slow = [...uriPath('slow'), { name: 'Uri-Query' as const, value: Buffer.from('ms=3000') }]

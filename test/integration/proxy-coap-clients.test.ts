@@ -9,6 +9,7 @@ import { coapProxyScope } from '#test/coap-proxy-scope.ts'
 import { patterned } from '#test/invoker.ts'
 import { uriPath } from '#test/raw-coap.ts'
 import { tempFolder } from '#test/temp.ts'
+import { OTHER_LOOPBACK, urlHost } from '#test/loopback.ts'
 
 const run = promisify(execFile)
 
@@ -30,7 +31,13 @@ test('libcoap: methods, payload, long bodies both ways, NON, a slow function, di
     'non\n',
   )
   assert.equal(
-    (await libcoap(['-m', 'get', `coap://[::1]:${scope.proxy.port}/bytes?bytes=0`])).length,
+    (
+      await libcoap([
+        '-m',
+        'get',
+        `coap://${urlHost(OTHER_LOOPBACK)}:${scope.proxy.port}/bytes?bytes=0`,
+      ])
+    ).length,
     0,
   )
   assert.equal((await libcoap(['-m', 'get', `${base}/slow?ms=600`])).toString(), 'slept\n')

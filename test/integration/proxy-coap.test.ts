@@ -10,6 +10,7 @@ import { Fault } from '#shared/fault.ts'
 import { coapProxyScope } from '#test/coap-proxy-scope.ts'
 import { eventually } from '#test/eventually.ts'
 import { optionNumber, optionValue, uriPath } from '#test/raw-coap.ts'
+import { LOOPBACKS } from '#test/loopback.ts'
 
 const post = (path: string, payload: string, more: Packet = {}): Packet => ({
   code: 'POST',
@@ -22,7 +23,7 @@ const ms = (value: number) => [{ name: 'Uri-Query' as const, value: Buffer.from(
 
 test('a confirmable request is answered in its ACK: same id, same token, 2.05, text, on IPv4 and IPv6', async () => {
   await using scope = await coapProxyScope()
-  for (const host of ['127.0.0.1', '::1']) {
+  for (const host of LOOPBACKS) {
     const client = await scope.client(host)
     const token = Buffer.from('12345678')
     const messageId = client.send(post('echo', 'hi', { confirmable: true, token }))

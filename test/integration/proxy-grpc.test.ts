@@ -8,6 +8,7 @@ import { Fault, FAULTS } from '#shared/fault.ts'
 import { eventually } from '#test/eventually.ts'
 import { type GrpcAnswer, grpcProxyScope, type GrpcProxyScope } from '#test/grpc-proxy-scope.ts'
 import { patterned, produced } from '#test/invoker.ts'
+import { LOOPBACKS, urlHost } from '#test/loopback.ts'
 
 const functions = (scope: GrpcProxyScope, host?: string) =>
   scope.client('shoal.proto', 'shoal.v1.Functions', host)
@@ -49,7 +50,7 @@ test('tinyFaaS: failures are UNKNOWN with its texts, a status of the function is
 
 test('Invoke: bytes, method, path, query, metadata and content type both ways, on IPv4 and IPv6', async () => {
   await using scope = await grpcProxyScope()
-  for (const host of ['127.0.0.1', '[::1]']) {
+  for (const host of LOOPBACKS.map(urlHost)) {
     const client = functions(scope, host)
     const payload = patterned(100_000)
     const echo = await client.unary('Invoke', { function: 'site/a/b/echo', payload })

@@ -5,6 +5,7 @@ import { eventually } from '#test/eventually.ts'
 import { httpProxyScope } from '#test/http-proxy-scope.ts'
 import { patterned, produced } from '#test/invoker.ts'
 import { RawTcp } from '#test/raw-tcp.ts'
+import { LOOPBACKS, urlHost } from '#test/loopback.ts'
 
 async function toldBy(answer: Response): Promise<Told> {
   const told: Told = JSON.parse(await answer.text())
@@ -55,7 +56,7 @@ test('a function is told method, rest of the path, query, header fields and body
 
 test('it answers on IPv4 and on IPv6', async () => {
   await using scope = await httpProxyScope()
-  for (const host of ['127.0.0.1', '[::1]']) {
+  for (const host of LOOPBACKS.map(urlHost)) {
     const answer = await fetch(`http://${host}:${scope.proxy.port}/echo`, {
       method: 'POST',
       body: 'x',

@@ -23,7 +23,8 @@ export class RawCoap implements AsyncDisposable {
 
   static async open(port: number, host = '127.0.0.1'): Promise<RawCoap> {
     const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
-    socket.bind(0)
+    // Of this address, so that it is another peer than one of another address.
+    socket.bind(0, host)
     await once(socket, 'listening')
     return new RawCoap(socket, port, host)
   }
