@@ -6,8 +6,10 @@ import { promisify } from 'node:util'
 import { type OutgoingMessage, request as coapRequest } from 'coap'
 import * as fc from 'fast-check'
 import { coapProxyScope } from '#test/coap-proxy-scope.ts'
+import { eventually } from '#test/eventually.ts'
 import { patterned } from '#test/invoker.ts'
 import { uriPath } from '#test/raw-coap.ts'
+import { ServedNode } from '#test/served-node.ts'
 import { tempFolder } from '#test/temp.ts'
 
 const run = promisify(execFile)
@@ -42,6 +44,39 @@ test('libcoap: methods, payload, long bodies both ways, NON, a slow function, di
     const back = folder.join(`back-${size}`)
     await libcoap(['-m', 'post', '-b', size, '-f', file, '-o', back, `${base}/echo`])
     assert.ok((await readFile(back)).equals(body), `in blocks of ${size}`)
+  }
+})
+
+const TICKS = `
+let cancelled = 0
+async function* ticks(signal) {
+  signal.addEventListener('abort', () => { cancelled += 1 })
+  for (let tick = 0; ; tick += 1) {
+    yield 'data: ' + String(tick).padStart(tick === 1 ? 3000 : 1) + '\\n\\n'
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+export default (request, context) => {
+  if (request.method === 'POST') return new Response(String(cancelled))
+  const headers = { 'content-type': 'text/event-stream' }
+  return new Response(ReadableStream.from(ticks(context.signal)).pipeThrough(new TextEncoderStream()), { headers })
+}`
+
+test('libcoap observes a function, large events too; when it has seen enough, the function hears of it', async () => {
+  await using node = await ServedNode.start()
+  await node.deploy('ticks', TICKS)
+  const url = `coap://127.0.0.1:${node.coap.port}/ticks`
+  for (const [flags, cancelled] of [
+    [[], '1\n'],
+    [['-N'], '2\n'],
+  ] as const) {
+    const seen = await libcoap([...flags, '-w', '-s', '1', '-m', 'get', url])
+    const events = seen.toString().trim().split(/\s+/)
+    assert.ok(events.length > 5, `${events.length} events`)
+    assert.deepEqual(events, [...events.keys()].map(String))
+    assert.equal(seen.toString().split('\n')[1]?.length, 3000)
+    await eventually(async () => (await libcoap(['-m', 'post', url])).toString() === cancelled)
+    assert.equal(node.coap.stats.observers, 0)
   }
 })
 
