@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker, Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
@@ -316,8 +317,7 @@ export class CoapProxy {
       return this.#endpoint.respondNothing(exchange)
     }
     const { block1 } = request
-    const told = answer.options.some(({ number }) => number === OPTION.block1)
-    if (block1 === undefined || told) {
+    if (block1 === undefined || answer.options.some(({ number }) => number === OPTION.block1)) {
       this.#endpoint.respond(exchange, answer)
       return
     }

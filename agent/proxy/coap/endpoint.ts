@@ -88,9 +88,14 @@ export class Endpoint {
   #duplicates = 0
   #ignored = 0
   #unsent = 0
+  #sends = 0
+  #queueFull = false
+  /** As of the last datagrams, or up to `ACK_CHECK_MS` later: asking the clock costs as much as reading a message's head. */
+  #nowMs: number
 
   private constructor(options: EndpointOptions, host: string) {
     this.#options = options
+    this.#nowMs = options.nowMs()
     this.#socket = createSocket({
       type: isIPv6(host) ? 'udp6' : 'udp4',
       // Peers are addresses already; the default would ask `dns.lookup` and wait a tick, for each datagram.
@@ -108,7 +113,7 @@ export class Endpoint {
       entriesPerAddressMax: Math.ceil(options.dedupEntriesMax / 2),
       bytesMax: options.dedupBytesMax,
       lifetimeMs: EXCHANGE_LIFETIME_MS,
-      nowMs: options.nowMs,
+      nowMs: () => this.#nowMs,
     })
     this.#socket.on('message', (datagram, from) => this.#arrive(datagram, from))
     this.#ackTimer = setInterval(() => this.#acknowledgeLate(), ACK_CHECK_MS)
@@ -224,6 +229,7 @@ export class Endpoint {
   }
 
   sweep(): void {
+    this.#nowMs = this.#options.nowMs()
     this.#seen.sweep()
   }
 
@@ -258,7 +264,10 @@ export class Endpoint {
   #arrive(datagram: Buffer, from: RemoteInfo): void {
     const arrivals = this.#arrivals
     if (arrivals.length === 0) {
-      if (this.#working.size === 0) return this.#receive(datagram, from)
+      if (this.#working.size === 0) {
+        this.#nowMs = this.#options.nowMs()
+        return this.#receive(datagram, from)
+      }
       setImmediate(this.#receiveAll)
     }
     arrivals.push({ datagram, from })
@@ -268,6 +277,7 @@ export class Endpoint {
     const arrivals = this.#arrivals
     this.#arrivals = []
     if (this.#closed) return
+    this.#nowMs = this.#options.nowMs()
     for (const { datagram, from } of arrivals) this.#receive(datagram, from)
   }
 
@@ -298,7 +308,7 @@ export class Endpoint {
     const { messageId } = message
     const row = this.#seen.find(address, port, messageId)
     if (row >= 0) return this.#repeat(row, messageId, from)
-    const exchange = new Exchange(from, message, this.#options.nowMs())
+    const exchange = new Exchange(from, message, this.#nowMs)
     exchange.row = this.#seen.add(address, port, messageId, exchange)
     this.#working.push(exchange)
     this.#options.onRequest(exchange)
@@ -327,7 +337,8 @@ export class Endpoint {
   }
 
   #acknowledgeLate(): void {
-    const late = this.#options.nowMs() - this.#options.ackDelayMs
+    this.#nowMs = this.#options.nowMs()
+    const late = this.#nowMs - this.#options.ackDelayMs
     for (const exchange of this.#working) {
       if (exchange.startedMs > late) return // The list is in the order of arrival.
       if (exchange.separate || exchange.message.type !== TYPE.con) continue
@@ -347,7 +358,11 @@ export class Endpoint {
 
   #send(datagram: Buffer, peer: Peer): void {
     if (this.#closed) return
-    if (this.#socket.getSendQueueSize() > SEND_QUEUE_BYTES_MAX) {
+    // Not asked each time: it costs, and so few more do not matter.
+    if (this.#queueFull || (this.#sends = (this.#sends + 1) & 15) === 0) {
+      this.#queueFull = this.#socket.getSendQueueSize() > SEND_QUEUE_BYTES_MAX
+    }
+    if (this.#queueFull) {
       this.#unsent++
       return
     }
