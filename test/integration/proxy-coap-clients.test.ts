@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
-import { type OutgoingMessage, request as coapRequest } from 'coap'
+import { type ObserveReadStream, type OutgoingMessage, request as coapRequest } from 'coap'
 import * as fc from 'fast-check'
 import { coapProxyScope } from '#test/coap-proxy-scope.ts'
 import { eventually } from '#test/eventually.ts'
@@ -104,6 +104,28 @@ test('the coap package: short and long bodies both ways, a slow function', async
   }
   const slow = await ask(port, '/slow', Buffer.alloc(0), 'ms=600')
   assert.equal(slow.payload.toString(), 'slept')
+})
+
+test('the coap package observes a function, until it has seen enough', async () => {
+  await using scope = await coapProxyScope()
+  const request: OutgoingMessage = coapRequest({
+    host: '127.0.0.1',
+    port: scope.proxy.port,
+    pathname: '/events',
+    query: 'count=5&then=wait',
+    observe: true,
+  })
+  const seen: string[] = []
+  request.on('response', (response: ObserveReadStream) => {
+    response.on('data', (event: Buffer) => {
+      seen.push(event.toString())
+      if (seen.length === 5) response.close(true)
+    })
+  })
+  request.end()
+  await eventually(() => scope.invoker.seen.length > 0)
+  await scope.invoker.aborted()
+  assert.deepEqual(seen, ['----0', '----1', '----2', '----3', '----4'])
 })
 
 test('any datagram at all leaves the proxy serving', async () => {

@@ -201,11 +201,11 @@ export class CoapProxy {
     const { payload } = exchange.message
     const { block1, block2, size1 = 0 } = request
     if (this.#closing !== undefined) throw stopping()
-    const observed = request.observe === undefined ? undefined : this.#observed(exchange, request)
-    if (observed !== undefined) return observed
     if (block2 !== undefined && block2.num > 0 && payload.length === 0) {
       return this.#nextBlock(exchange, request, block2)
     }
+    const observed = request.observe === undefined ? undefined : this.#observed(exchange, request)
+    if (observed !== undefined) return observed
     if (request.path === WELL_KNOWN_CORE) {
       const { method, query } = request
       const links = wellKnownCore(method, query, this.#options.invoker.names())
@@ -243,9 +243,7 @@ export class CoapProxy {
       return observation.last
     }
     const known = request.observe === 0 && observation.begun
-    return known && observation.transfer === transferOf(request)
-      ? observation.lastNotification
-      : undefined
+    return known && observation.transfer === transferOf(request) ? observation.renew() : undefined
   }
 
   #call(

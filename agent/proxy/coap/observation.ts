@@ -107,8 +107,8 @@ export class Observation {
     return this.#last
   }
 
-  /** The same as a notification. */
-  get lastNotification(): Answer {
+  /** The newest event as a notification of its own, for a client that registers again. */
+  renew(): Answer {
     return this.#observed(this.#last)
   }
 
@@ -187,7 +187,6 @@ export class Observation {
       this.#whole = !isInBlocks(answer)
       if (this.#begun) await this.#notify(answer, this.#mustConfirm(), this.notified.roundTripMs)
       else await this.#respond(answer)
-      this.#sequence = (this.#sequence + 1) & 0xff_ffff
     } finally {
       this.notified.done()
     }
@@ -292,6 +291,7 @@ export class Observation {
   }
 
   #observed(event: Answer): Answer {
+    this.#sequence = (this.#sequence + 1) & 0xff_ffff
     return { ...event, options: [...event.options, uintOption(OPTION.observe, this.#sequence)] }
   }
 
