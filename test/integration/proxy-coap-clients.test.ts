@@ -3,11 +3,13 @@ import { execFile } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
-import { type OutgoingMessage, request as coapRequest } from 'coap'
+import { type ObserveReadStream, type OutgoingMessage, request as coapRequest } from 'coap'
 import * as fc from 'fast-check'
 import { coapProxyScope } from '#test/coap-proxy-scope.ts'
+import { eventually } from '#test/eventually.ts'
 import { patterned } from '#test/invoker.ts'
 import { uriPath } from '#test/raw-coap.ts'
+import { ServedNode } from '#test/served-node.ts'
 import { tempFolder } from '#test/temp.ts'
 import { OTHER_LOOPBACK, urlHost } from '#test/loopback.ts'
 
@@ -52,6 +54,39 @@ test('libcoap: methods, payload, long bodies both ways, NON, a slow function, di
   }
 })
 
+const TICKS = `
+let cancelled = 0
+async function* ticks(signal) {
+  signal.addEventListener('abort', () => { cancelled += 1 })
+  for (let tick = 0; ; tick += 1) {
+    yield 'data: ' + String(tick).padStart(tick === 1 ? 3000 : 1) + '\\n\\n'
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+export default (request, context) => {
+  if (request.method === 'POST') return new Response(String(cancelled))
+  const headers = { 'content-type': 'text/event-stream' }
+  return new Response(ReadableStream.from(ticks(context.signal)).pipeThrough(new TextEncoderStream()), { headers })
+}`
+
+test('libcoap observes a function, large events too; when it has seen enough, the function hears of it', async () => {
+  await using node = await ServedNode.start()
+  await node.deploy('ticks', TICKS)
+  const url = `coap://127.0.0.1:${node.coap.port}/ticks`
+  for (const [flags, cancelled] of [
+    [[], '1\n'],
+    [['-N'], '2\n'],
+  ] as const) {
+    const seen = await libcoap([...flags, '-w', '-s', '1', '-m', 'get', url])
+    const events = seen.toString().trim().split(/\s+/)
+    assert.ok(events.length > 5, `${events.length} events`)
+    assert.deepEqual(events, [...events.keys()].map(String))
+    assert.equal(seen.toString().split('\n')[1]?.length, 3000)
+    await eventually(async () => (await libcoap(['-m', 'post', url])).toString() === cancelled)
+    assert.equal(node.coap.stats.observers, 0)
+  }
+})
+
 function ask(port: number, pathname: string, payload: Buffer, query = '') {
   return new Promise<{ code: string; payload: Buffer }>((resolve, reject) => {
     const target = { host: '127.0.0.1', port, pathname, query, method: 'POST' as const }
@@ -76,6 +111,28 @@ test('the coap package: short and long bodies both ways, a slow function', async
   }
   const slow = await ask(port, '/slow', Buffer.alloc(0), 'ms=600')
   assert.equal(slow.payload.toString(), 'slept')
+})
+
+test('the coap package observes a function, until it has seen enough', async () => {
+  await using scope = await coapProxyScope()
+  const request: OutgoingMessage = coapRequest({
+    host: '127.0.0.1',
+    port: scope.proxy.port,
+    pathname: '/events',
+    query: 'count=5&then=wait',
+    observe: true,
+  })
+  const seen: string[] = []
+  request.on('response', (response: ObserveReadStream) => {
+    response.on('data', (event: Buffer) => {
+      seen.push(event.toString())
+      if (seen.length === 5) response.close(true)
+    })
+  })
+  request.end()
+  await eventually(() => scope.invoker.seen.length > 0)
+  await scope.invoker.aborted()
+  assert.deepEqual(seen, ['----0', '----1', '----2', '----3', '----4'])
 })
 
 test('any datagram at all leaves the proxy serving', async () => {

@@ -76,6 +76,14 @@ const behaviours: Record<string, Behaviour> = {
   },
   /** `count` pieces of `bytes` bytes, `ms` apart, at the reader's pace; `fail=1` breaks off after them. */
   pieces: async (invocation, signal) => ok(Readable.from(pieces(invocation, signal))),
+  /** `count` server-sent events of `bytes` bytes, `ms` apart, at the reader's pace; `then=fail` breaks off after them, `then=wait` never ends. */
+  events: async (invocation, signal) =>
+    ok(Readable.from(events(invocation, signal), { highWaterMark: 1 }), [
+      'content-type',
+      'text/event-stream; charset=utf-8',
+      'cache-control',
+      'no-cache',
+    ]),
   /** Takes one piece of the body, no more, and answers after `ms`. */
   sip: async (invocation) => {
     if (!Buffer.isBuffer(invocation.body)) await once(invocation.body, 'readable')
@@ -94,8 +102,25 @@ const behaviours: Record<string, Behaviour> = {
   },
 }
 
-/** What `pieces` has made so far, in all calls: tells whether it is made to wait. */
-export const produced = { bytes: 0 }
+/** What `pieces` and `events` have made so far, in all calls: tells whether they are made to wait. */
+export const produced = { bytes: 0, events: 0 }
+
+async function* events(
+  invocation: Invocation,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Buffer> {
+  const count = numberOf(invocation, 'count', 3)
+  const bytes = numberOf(invocation, 'bytes', 5)
+  const everyMs = numberOf(invocation, 'ms', 0)
+  const afterwards = new URLSearchParams(invocation.query).get('then')
+  for (let index = 0; index < count; index++) {
+    if (everyMs > 0) await sleep(everyMs, undefined, { signal })
+    produced.events++
+    yield Buffer.from(`: a comment\nid: ${index}\ndata: ${String(index).padStart(bytes, '-')}\n\n`)
+  }
+  if (afterwards === 'fail') throw new Fault('FUNCTION_EXITED', 'the function died')
+  if (afterwards === 'wait') await once(signal ?? new EventTarget(), 'abort')
+}
 
 async function* pieces(
   invocation: Invocation,

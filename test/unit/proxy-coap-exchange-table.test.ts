@@ -114,3 +114,16 @@ test('an answer larger than a block is kept as well, and empty ones cost no bloc
   assert.ok(table.answerOf(large).equals(Buffer.alloc(60_000, 'x')))
   assert.ok(table.bytes >= bytes + 60_000)
 })
+
+test('memory of answers is used again, and an answer that was asked for stays as it was', () => {
+  const table = new ExchangeTable<string>({ ...BOUNDS, nowMs: () => 0 })
+  const asked: { readonly answer: Buffer; readonly text: string }[] = []
+  for (let id = 0; id < 2_000; id++) {
+    const text = `${id} `.repeat(200)
+    const row = table.add('10.0.0.1', 1, id, 'work')
+    table.done(row, Buffer.from(text))
+    asked.push({ answer: table.answerOf(row), text })
+  }
+  for (const { answer, text } of asked) assert.equal(answer.toString(), text)
+  assert.ok(table.bytes < 100_000, `${table.bytes} bytes`)
+})

@@ -1,3 +1,5 @@
+import { performance } from 'node:perf_hooks'
+
 /** Something that is due once; part of the entry itself, so that arming a timer allocates nothing. */
 export abstract class WheelEntry {
   dueAtMs = 0

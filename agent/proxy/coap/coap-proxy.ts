@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker, Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
@@ -5,14 +6,16 @@ import { faultOf } from '../fault-answer.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
 import type { ProxyLog } from '../log.ts'
 import { requestIdOf } from '../request-id.ts'
-import { type Answer, answerFault, answerOf, answerText } from './answer.ts'
+import { type Answer, answerFault, answerOf, answerText, CODE } from './answer.ts'
 import { Assembler } from './assembler.ts'
-import { blockOption } from './block.ts'
+import { type Block, blockOption } from './block.ts'
 import { TYPE } from './codec.ts'
 import { Endpoint, type EndpointStats } from './endpoint.ts'
 import type { Exchange } from './exchange.ts'
+import { isEventStream, isInBlocks } from './observation.ts'
+import { Observers } from './observers.ts'
 import { OPTION } from './options.ts'
-import { peerKey } from './peer.ts'
+import { type Peer, peerKey } from './peer.ts'
 import { type CoapRequest, readRequest, transferOf } from './request.ts'
 import { fitsWhole, Slicer } from './slicer.ts'
 import { WELL_KNOWN_CORE, wellKnownCore } from './well-known.ts'
@@ -37,6 +40,9 @@ export interface CoapProxyOptions {
   readonly ackDelayMs?: number
   /** ACK_TIMEOUT of RFC 7252, default 2,000. */
   readonly ackTimeoutMs?: number
+  /** Observations at once, default 1,024, and of one address, default a quarter of them; 4.29 above. */
+  readonly observersMax?: number
+  readonly observersPerAddressMax?: number
   /** Rising, from any start; default `performance.now`. */
   readonly nowMs?: () => number
 }
@@ -45,20 +51,28 @@ export interface CoapStats extends EndpointStats {
   readonly inFlightBytes: number
   /** Request bodies that are not complete, and answers that are not fetched completely. */
   readonly blockwiseBytes: number
+  readonly observers: number
 }
 
 /** Unfinished block-wise transfers are kept as long as a message exchange may take (RFC 7252 section 4.8.2). */
 const TRANSFER_LIFETIME_MS = 247_000
 const SWEEP_MS = 10_000
+/** RFC 7252 section 4.8. */
+const ACK_TIMEOUT_MS = 2_000
 const RETRY_AFTER_MS = 1_000
+/** Of one server-sent event: what an observer gets in 64 blocks. */
+const EVENT_BYTES_MAX = 64 * 1024
+const OBSERVERS_MAX = 1_024
+/** A notification in blocks waits so many times ACK_TIMEOUT for the next block to be fetched. */
+const BLOCKS_IDLE_FACTOR = 5
 
 /**
  * CoAP over UDP in front of the functions: `/<function>[/rest][?query]`, all methods, block-wise both ways.
  *
  * What a request's options become: Uri-Path and Uri-Query the path and query; Content-Format and Accept the header fields `content-type`
  * and `accept`; Uri-Host `host`; ETag and If-None-Match `if-none-match`, If-Match `if-match` (tags as quoted hex digits). Block1,
- * Block2, Size1, Request-Tag and No-Response are served here, Observe and Uri-Port are ignored, other critical options refused (4.02).
- * No multicast group is joined.
+ * Block2, Size1, Request-Tag, No-Response and Observe (GET) are served here, Uri-Port is ignored, other critical options refused
+ * (4.02). An observation follows the event stream that a function answers with (`Observation`). No multicast group is joined.
  */
 export class CoapProxy {
   readonly #options: CoapProxyOptions
@@ -68,6 +82,7 @@ export class CoapProxy {
   readonly #inFlightBytesMax: number
   #sweeper: NodeJS.Timeout | undefined
   #endpoint!: Endpoint
+  readonly #observers: Observers
   #closing: Promise<void> | undefined
   #inFlightBytes = 0
 
@@ -81,6 +96,20 @@ export class CoapProxy {
     const kept = { bytesMax, lifetimeMs: TRANSFER_LIFETIME_MS, nowMs }
     this.#assembler = new Assembler({ ...kept, bodyBytesMax })
     this.#slicer = new Slicer(kept)
+    const observersMax = options.observersMax ?? OBSERVERS_MAX
+    this.#observers = new Observers({
+      nowMs,
+      observersMax,
+      observersPerAddressMax: options.observersPerAddressMax ?? Math.ceil(observersMax / 4),
+      eventBytesMax: Math.min(EVENT_BYTES_MAX, bodyBytesMax),
+      blocksIdleMs: BLOCKS_IDLE_FACTOR * (options.ackTimeoutMs ?? ACK_TIMEOUT_MS),
+      sliced: (...args) => this.#sliced(...args),
+      respond: (...args) => this.#endpoint.respond(...args),
+      respondNothing: (exchange) => this.#endpoint.respondNothing(exchange),
+      notify: ({ peer }, ...args) => this.#endpoint.notify(peer, ...args),
+      remembers: (...args) => this.#endpoint.remembers(...args),
+      failed: (error, requestId) => answerFault(faultOf(error, requestId, options.log)),
+    })
   }
 
   /** @throws Fault `PORT_TAKEN`, `CONFIG_INVALID` */
@@ -90,9 +119,11 @@ export class CoapProxy {
     const endpointOptions = {
       log,
       onRequest: (exchange: Exchange) => proxy.#onRequest(exchange),
+      onReset: (peer: Peer, messageId: number) => proxy.#observers.reset(peer, messageId),
+      responseId: (peer: Peer, messageId: number) => proxy.#observers.responseId(peer, messageId),
       nowMs: options.nowMs ?? (() => performance.now()),
       ackDelayMs: options.ackDelayMs ?? 1_000,
-      ackTimeoutMs: options.ackTimeoutMs ?? 2_000,
+      ackTimeoutMs: options.ackTimeoutMs ?? ACK_TIMEOUT_MS,
       dedupEntriesMax: options.dedupEntriesMax ?? 65_536,
       dedupBytesMax: options.dedupBytesMax ?? 32 * 1024 * 1024,
     }
@@ -117,6 +148,7 @@ export class CoapProxy {
       ...this.#endpoint.stats,
       inFlightBytes: this.#inFlightBytes,
       blockwiseBytes: this.#assembler.bytes + this.#slicer.bytes,
+      observers: this.#observers.size,
     }
   }
 
@@ -131,8 +163,10 @@ export class CoapProxy {
   }
 
   async #close(drainMs: number): Promise<void> {
-    await Promise.race([this.#endpoint.idle(), sleep(drainMs, undefined, { ref: false })])
+    const idle = Promise.all([this.#endpoint.idle(), this.#observers.idle()])
+    await Promise.race([idle, sleep(drainMs, undefined, { ref: false })])
     clearInterval(this.#sweeper)
+    this.#observers.stop(stopping(), answerFault(stopping()))
     await this.#endpoint.close(answerFault(stopping()))
   }
 
@@ -140,6 +174,7 @@ export class CoapProxy {
     this.#assembler.sweep()
     this.#slicer.sweep()
     this.#endpoint.sweep()
+    this.#observers.sweep()
   }
 
   #onRequest(exchange: Exchange): void {
@@ -167,8 +202,10 @@ export class CoapProxy {
     const { block1, block2, size1 = 0 } = request
     if (this.#closing !== undefined) throw stopping()
     if (block2 !== undefined && block2.num > 0 && payload.length === 0) {
-      return this.#slicer.next(peerKey(exchange.peer), transferOf(request), block2)
+      return this.#nextBlock(exchange, request, block2)
     }
+    const observed = request.observe === undefined ? undefined : this.#observed(exchange, request)
+    if (observed !== undefined) return observed
     if (request.path === WELL_KNOWN_CORE) {
       const { method, query } = request
       const links = wellKnownCore(method, query, this.#options.invoker.names())
@@ -190,6 +227,25 @@ export class CoapProxy {
     return payload
   }
 
+  #nextBlock({ peer }: Exchange, request: CoapRequest, asked: Block): Answer {
+    const transfer = transferOf(request)
+    const answer = this.#slicer.next(peerKey(peer), transfer, asked)
+    if (answer.code === CODE.content) this.#observers.fetched(peer, transfer, isInBlocks(answer))
+    return answer
+  }
+
+  /** A registration that there is already, or the end of one: the newest event answers both. */
+  #observed(exchange: Exchange, request: CoapRequest): Answer | undefined {
+    const observation = this.#observers.find(exchange)
+    if (observation === undefined) return undefined
+    if (request.observe === 1) {
+      observation.leave(new Fault('CALLER_GONE', 'the observer has left'))
+      return observation.last
+    }
+    const known = request.observe === 0 && observation.begun
+    return known && observation.transfer === transferOf(request) ? observation.renew() : undefined
+  }
+
   #call(
     exchange: Exchange,
     request: CoapRequest,
@@ -200,20 +256,29 @@ export class CoapProxy {
     const { method, query, headers, accept } = request
     const { invoker, bodyBytesMax } = this.#options
     this.#inFlightBytes += body.length
+    const observation = request.observe === 0 ? this.#observers.open(exchange, request) : undefined
     const failed = (error: unknown): void => {
       this.#inFlightBytes -= body.length
+      observation?.dismiss()
       this.#fail(exchange, request, requestId, error)
     }
     const answered = (whole: Answer): void => {
       this.#inFlightBytes -= body.length
+      observation?.dismiss()
       this.#answer(exchange, request, this.#sliced(exchange, request, whole))
     }
     const onResult = (result: Result): void => {
       let whole: Answer | Promise<Answer>
       try {
+        if (observation !== undefined && isEventStream(result)) {
+          this.#observers.follow(observation, result, requestId)
+          this.#inFlightBytes -= body.length
+          return
+        }
         whole = answerOf(result, method, accept, bodyBytesMax)
       } catch (error) {
-        return failed(error)
+        failed(error)
+        return
       }
       if (whole instanceof Promise) whole.then(answered, failed)
       else answered(whole)
@@ -250,8 +315,10 @@ export class CoapProxy {
       return this.#endpoint.respondNothing(exchange)
     }
     const { block1 } = request
-    const told = answer.options.some(({ number }) => number === OPTION.block1)
-    if (block1 === undefined || told) return this.#endpoint.respond(exchange, answer)
+    if (block1 === undefined || answer.options.some(({ number }) => number === OPTION.block1)) {
+      this.#endpoint.respond(exchange, answer)
+      return
+    }
     const options = [...answer.options, blockOption(OPTION.block1, { ...block1, more: false })]
     this.#endpoint.respond(exchange, { ...answer, options })
   }

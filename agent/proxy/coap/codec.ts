@@ -43,11 +43,12 @@ export function codeOf(dotted: string): number {
  * is why the server has a codec of its own; a test holds the two to each other on everything that is well-formed.
  */
 export function parseMessage(datagram: Buffer): Parsed {
-  const [head = 0, code = 0, high = 0, low = 0] = datagram
+  const head = datagram[0] ?? 0
+  const code = datagram[1] ?? 0
   const type = TYPES[(head >> 4) & 3]
   if (datagram.length < 4 || head >> 6 !== 1 || type === undefined) return 'ignore'
   const tokenBytes = head & 15
-  const messageId = (high << 8) | low
+  const messageId = ((datagram[2] ?? 0) << 8) | (datagram[3] ?? 0)
   const refused: Parsed = type === TYPE.con ? { malformed: messageId } : 'ignore'
   if (code === 0) {
     if (datagram.length !== 4 || tokenBytes !== 0) return refused
@@ -64,7 +65,7 @@ export function parseMessage(datagram: Buffer): Parsed {
     type,
     code,
     messageId,
-    token: datagram.subarray(4, start),
+    token: tokenBytes === 0 ? EMPTY : datagram.subarray(4, start),
     options,
     payload: datagram.subarray(payloadAt),
   }
@@ -114,7 +115,11 @@ export function encodeMessage(reply: CoapReply): Buffer {
   const options =
     reply.options.length > 1 ? reply.options.toSorted((a, b) => a.number - b.number) : reply.options
   let bytes = 4 + token.length + (payload.length > 0 ? payload.length + 1 : 0)
-  for (const { value } of options) bytes += 5 + value.length
+  let before = 0
+  for (const { number, value } of options) {
+    bytes += 1 + extendedBytes(number - before) + extendedBytes(value.length) + value.length
+    before = number
+  }
   const out = Buffer.allocUnsafe(bytes)
   out[0] = 0x40 | (reply.type << 4) | token.length
   out[1] = reply.code
@@ -130,9 +135,8 @@ export function encodeMessage(reply: CoapReply): Buffer {
   if (payload.length > 0) {
     out[at++] = 0xff
     payload.copy(out, at)
-    at += payload.length
   }
-  return out.subarray(0, at)
+  return out
 }
 
 function writeOption(out: Buffer, at: number, delta: number, value: Buffer): number {
@@ -148,6 +152,11 @@ function writeOption(out: Buffer, at: number, delta: number, value: Buffer): num
 
 function nibbleOf(number: number): number {
   return number < 13 ? number : number < 269 ? 13 : 14
+}
+
+/** How many bytes `writeExtended` writes. */
+function extendedBytes(number: number): number {
+  return number < 13 ? 0 : number < 269 ? 1 : 2
 }
 
 function writeExtended(out: Buffer, at: number, number: number, nibble: number): number {

@@ -7,12 +7,16 @@ import type { Answer } from './answer.ts'
 import { type CoapMessage, encodeEmpty, encodeMessage, parseMessage, TYPE } from './codec.ts'
 import { Exchange, ExchangeList } from './exchange.ts'
 import { ExchangeTable } from './exchange-table.ts'
-import { Outbox } from './outbox.ts'
+import { Outbox, type OutcomeListener } from './outbox.ts'
 import { type Peer, peerKey } from './peer.ts'
 
 export interface EndpointOptions {
   readonly log: ProxyLog
   readonly onRequest: (exchange: Exchange) => void
+  /** The peer does not know what one of our messages, that is not confirmable, belongs to. */
+  readonly onReset: (peer: Peer, messageId: number) => void
+  /** The message id of a response of its own: the request's, unless we send this peer messages with ids of our choice. */
+  readonly responseId: (peer: Peer, requestId: number) => number
   readonly nowMs: () => number
   /** A response that takes longer gets an empty ACK first. */
   readonly ackDelayMs: number
@@ -37,8 +41,16 @@ export interface EndpointStats {
   readonly unsent: number
 }
 
+/** A message that no request is waiting for. */
+export interface Notification {
+  readonly token: Buffer
+  readonly messageId: number
+  readonly answer: Answer
+  readonly confirmable: boolean
+}
+
 /** EXCHANGE_LIFETIME with the RFC's defaults (RFC 7252 section 4.8.2): how long a message id must not be re-used. */
-const EXCHANGE_LIFETIME_MS = 247_000
+export const EXCHANGE_LIFETIME_MS = 247_000
 const SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 /** How often delayed ACKs are looked for, so that no call needs a timer of its own. */
@@ -59,7 +71,8 @@ const SILENT = NOTHING
  * ```
  *
  * A response of its own carries the request's message id: ids only have to be unique per sender, and the peer already
- * made sure that it does not use one twice within the lifetime, so we need no state to do the same.
+ * made sure that it does not use one twice within the lifetime, so we need no state to do the same. Only for peers that observe
+ * something ids are chosen (`responseId`).
  */
 export class Endpoint {
   readonly #options: EndpointOptions
@@ -75,9 +88,14 @@ export class Endpoint {
   #duplicates = 0
   #ignored = 0
   #unsent = 0
+  #sends = 0
+  #queueFull = false
+  /** As of the last datagrams, or up to `ACK_CHECK_MS` later: asking the clock costs as much as reading a message's head. */
+  #nowMs: number
 
   private constructor(options: EndpointOptions, host: string) {
     this.#options = options
+    this.#nowMs = options.nowMs()
     this.#socket = createSocket({
       type: isIPv6(host) ? 'udp6' : 'udp4',
       // Peers are addresses already; the default would ask `dns.lookup` and wait a tick, for each datagram.
@@ -88,13 +106,14 @@ export class Endpoint {
       ackTimeoutMs: options.ackTimeoutMs,
       entriesMax: 4096,
       bytesMax: 8 * 1024 * 1024,
+      nowMs: options.nowMs,
     })
     this.#seen = new ExchangeTable({
       entriesMax: options.dedupEntriesMax,
       entriesPerAddressMax: Math.ceil(options.dedupEntriesMax / 2),
       bytesMax: options.dedupBytesMax,
       lifetimeMs: EXCHANGE_LIFETIME_MS,
-      nowMs: options.nowMs,
+      nowMs: () => this.#nowMs,
     })
     this.#socket.on('message', (datagram, from) => this.#arrive(datagram, from))
     this.#ackTimer = setInterval(() => this.#acknowledgeLate(), ACK_CHECK_MS)
@@ -141,26 +160,56 @@ export class Endpoint {
     return this.#working.size
   }
 
-  /** Sends the response; only the first of an exchange. */
-  respond(exchange: Exchange, { code, options, payload }: Answer): void {
+  /**
+   * Sends the response; only the first of an exchange.
+   *
+   * @param onOutcome - What becomes of a response that has to be acknowledged.
+   * @returns whether `onOutcome` is going to be called
+   */
+  respond(exchange: Exchange, answer: Answer, onOutcome?: OutcomeListener): boolean {
     const { message, peer } = exchange
-    if (!this.#finish(exchange)) return
+    if (!this.#finish(exchange)) return false
     const { token, messageId } = message
-    const confirmable = message.type === TYPE.con
-    const type = !confirmable ? TYPE.non : exchange.separate ? TYPE.con : TYPE.ack
-    const datagram = encodeMessage({ type, code, messageId, token, options, payload })
-    if (type !== TYPE.con) {
-      this.#seen.done(exchange.row, confirmable ? datagram : SILENT)
-      this.#send(datagram, peer)
-      return
+    const { code, options, payload } = answer
+    if (message.type === TYPE.con && exchange.separate) {
+      this.#seen.done(exchange.row, encodeEmpty(TYPE.ack, messageId))
+      const ownId = this.#options.responseId(peer, messageId)
+      return this.notify(peer, { token, messageId: ownId, answer, confirmable: true }, onOutcome)
     }
-    this.#seen.done(exchange.row, encodeEmpty(TYPE.ack, messageId))
-    if (this.#outbox.fits(datagram.length)) {
-      this.#outbox.add(outboxKey(peer, messageId), datagram, peer)
-    } else {
-      datagram[0] = (datagram[0] ?? 0) | (TYPE.non << 4)
+    if (message.type === TYPE.con) {
+      const ack = { type: TYPE.ack, code, messageId, token, options, payload }
+      const datagram = encodeMessage(ack)
+      this.#seen.done(exchange.row, datagram)
       this.#send(datagram, peer)
+      return false
     }
+    this.#seen.done(exchange.row, SILENT)
+    const ownId = this.#options.responseId(peer, messageId)
+    return this.notify(peer, { token, messageId: ownId, answer, confirmable: false })
+  }
+
+  /**
+   * Sends a message of ours that belongs to a request of before.
+   *
+   * @param onOutcome - What becomes of a confirmable one.
+   * @returns false when it is not sent as confirmable, because too many wait for their acknowledgement; `onOutcome` is not called then
+   */
+  notify(peer: Peer, notification: Notification, onOutcome?: OutcomeListener): boolean {
+    const { token, messageId, answer, confirmable } = notification
+    const { code, options, payload } = answer
+    const datagram = encodeMessage({ type: TYPE.con, code, messageId, token, options, payload })
+    if (confirmable && this.#outbox.fits(datagram.length)) {
+      this.#outbox.add(outboxKey(peer, messageId), datagram, peer, onOutcome)
+      return true
+    }
+    datagram[0] = (datagram[0] ?? 0) | (TYPE.non << 4)
+    this.#send(datagram, peer)
+    return false
+  }
+
+  /** A message with this id has come from the peer, and is remembered. */
+  remembers(peer: Peer, messageId: number): boolean {
+    return this.#seen.find(peer.address, peer.port, messageId) >= 0
   }
 
   /** Ends the exchange without a response, because the caller asked for none. */
@@ -180,6 +229,7 @@ export class Endpoint {
   }
 
   sweep(): void {
+    this.#nowMs = this.#options.nowMs()
     this.#seen.sweep()
   }
 
@@ -214,7 +264,10 @@ export class Endpoint {
   #arrive(datagram: Buffer, from: RemoteInfo): void {
     const arrivals = this.#arrivals
     if (arrivals.length === 0) {
-      if (this.#working.size === 0) return this.#receive(datagram, from)
+      if (this.#working.size === 0) {
+        this.#nowMs = this.#options.nowMs()
+        return this.#receive(datagram, from)
+      }
       setImmediate(this.#receiveAll)
     }
     arrivals.push({ datagram, from })
@@ -224,6 +277,7 @@ export class Endpoint {
     const arrivals = this.#arrivals
     this.#arrivals = []
     if (this.#closed) return
+    this.#nowMs = this.#options.nowMs()
     for (const { datagram, from } of arrivals) this.#receive(datagram, from)
   }
 
@@ -254,7 +308,7 @@ export class Endpoint {
     const { messageId } = message
     const row = this.#seen.find(address, port, messageId)
     if (row >= 0) return this.#repeat(row, messageId, from)
-    const exchange = new Exchange(from, message, this.#options.nowMs())
+    const exchange = new Exchange(from, message, this.#nowMs)
     exchange.row = this.#seen.add(address, port, messageId, exchange)
     this.#working.push(exchange)
     this.#options.onRequest(exchange)
@@ -272,15 +326,19 @@ export class Endpoint {
   }
 
   #settle(peer: Peer, messageId: number, reset: boolean): void {
-    if (this.#outbox.size > 0) this.#outbox.settle(outboxKey(peer, messageId))
+    if (this.#outbox.size > 0) {
+      this.#outbox.settle(outboxKey(peer, messageId), reset ? 'reset' : 'acknowledged')
+    }
     if (!reset) return
+    this.#options.onReset(peer, messageId)
     // The caller does not know this exchange any more: after an empty ACK it may still be working.
     const row = this.#seen.find(peer.address, peer.port, messageId)
     if (row >= 0) this.#seen.workOf(row)?.caller.leave(gone())
   }
 
   #acknowledgeLate(): void {
-    const late = this.#options.nowMs() - this.#options.ackDelayMs
+    this.#nowMs = this.#options.nowMs()
+    const late = this.#nowMs - this.#options.ackDelayMs
     for (const exchange of this.#working) {
       if (exchange.startedMs > late) return // The list is in the order of arrival.
       if (exchange.separate || exchange.message.type !== TYPE.con) continue
@@ -300,7 +358,11 @@ export class Endpoint {
 
   #send(datagram: Buffer, peer: Peer): void {
     if (this.#closed) return
-    if (this.#socket.getSendQueueSize() > SEND_QUEUE_BYTES_MAX) {
+    // Not asked each time: it costs, and so few more do not matter.
+    if (this.#queueFull || (this.#sends = (this.#sends + 1) & 15) === 0) {
+      this.#queueFull = this.#socket.getSendQueueSize() > SEND_QUEUE_BYTES_MAX
+    }
+    if (this.#queueFull) {
       this.#unsent++
       return
     }

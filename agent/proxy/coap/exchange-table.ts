@@ -33,6 +33,7 @@ export interface ExchangeTableOptions {
 /** What an entry costs at most beside its answer: its row, and an address of its own. Measured, rounded up. */
 const ENTRY_BYTES = 256
 const BLOCK_BYTES = 16 * 1024
+const SPARE_BLOCKS_MAX = 4
 const ROWS_FIRST = 1_024
 const NONE = -1
 const NO_ANSWER = Buffer.alloc(0)
@@ -49,6 +50,8 @@ export class ExchangeTable<Work> {
   readonly #sources = new Map<string, Source>()
   readonly #blocks: (Block | undefined)[] = []
   readonly #freeBlocks: number[] = []
+  /** Blocks to be used again: a new one costs the garbage collector something. */
+  readonly #spare: Buffer[] = []
   /** By row. */
   #owners: (Source | undefined)[] = []
   #works: (Work | undefined)[] = []
@@ -132,13 +135,14 @@ export class ExchangeTable<Work> {
     return this.#works[row]
   }
 
-  /** What answers a duplicate of a request that is done; empty when nothing does. */
+  /** What answers a duplicate of a request that is done, a copy; empty when nothing does. */
   answerOf(row: number): Buffer {
     const bytes = this.#lengths[row] ?? 0
     const block = bytes === 0 ? undefined : this.#blocks[this.#blockOf[row] ?? NONE]
     if (block === undefined) return NO_ANSWER
     const at = this.#offsets[row] ?? 0
-    return block.bytes.subarray(at, at + bytes)
+    // What is sent may have to wait, and the block may be used again before.
+    return Buffer.from(block.bytes.subarray(at, at + bytes))
   }
 
   /** A request is done; its answer (a copy is made) is kept for duplicates while there is room. */
@@ -200,7 +204,9 @@ export class ExchangeTable<Work> {
     if (bytes === 0) return
     let block = this.#blocks[this.#fill]
     if (block === undefined || block.used + bytes > block.bytes.length) {
-      block = { bytes: Buffer.allocUnsafeSlow(Math.max(BLOCK_BYTES, bytes)), used: 0, answers: 0 }
+      const spare = bytes <= BLOCK_BYTES ? this.#spare.pop() : undefined
+      const fresh = spare ?? Buffer.allocUnsafeSlow(Math.max(BLOCK_BYTES, bytes))
+      block = { bytes: fresh, used: 0, answers: 0 }
       this.#fill = this.#freeBlocks.pop() ?? this.#blocks.length
       this.#blocks[this.#fill] = block
       this.#blockBytes += block.bytes.length
@@ -244,7 +250,9 @@ export class ExchangeTable<Work> {
     const index = this.#blockOf[row] ?? NONE
     const block = this.#blocks[index]
     if (block === undefined || --block.answers > 0) return
-    // Not used again: a datagram that is a view of it may still wait to be sent.
+    if (block.bytes.length === BLOCK_BYTES && this.#spare.length < SPARE_BLOCKS_MAX) {
+      this.#spare.push(block.bytes)
+    }
     this.#blocks[index] = undefined
     this.#blockBytes -= block.bytes.length
     this.#freeBlocks.push(index)

@@ -1,8 +1,18 @@
 import type { Peer } from './peer.ts'
 
+/** `roundTripMs` only where it is known which of several sendings was acknowledged: the only one (Karn). */
+export type Outcome =
+  | { readonly kind: 'acknowledged'; readonly roundTripMs: number | undefined }
+  | { readonly kind: 'reset' }
+  | { readonly kind: 'lost' }
+
+export type OutcomeListener = (outcome: Outcome) => void
+
 interface Waiting {
   readonly datagram: Buffer
   readonly peer: Peer
+  readonly sentMs: number
+  readonly onOutcome: OutcomeListener | undefined
   sent: number
   timeoutMs: number
   timer: NodeJS.Timeout
@@ -14,6 +24,8 @@ export interface OutboxOptions {
   readonly ackTimeoutMs: number
   readonly entriesMax: number
   readonly bytesMax: number
+  /** Rising, from any start. */
+  readonly nowMs: () => number
 }
 
 /** ACK_RANDOM_FACTOR and MAX_RETRANSMIT, RFC 7252 section 4.8. */
@@ -40,34 +52,47 @@ export class Outbox {
     return this.#waiting.size < entriesMax && this.#bytes + datagramBytes <= bytesMax
   }
 
-  /** @param key - Peer and message id. */
-  add(key: string, datagram: Buffer, peer: Peer): void {
-    this.settle(key)
+  /**
+   * @param key - Peer and message id.
+   * @param onOutcome - Called once, unless `clear` comes first.
+   */
+  add(key: string, datagram: Buffer, peer: Peer, onOutcome?: OutcomeListener): void {
+    this.#take(key)
     const timeoutMs = this.#options.ackTimeoutMs * (1 + Math.random() * (RANDOM_FACTOR - 1))
     const timer = setTimeout(() => this.#onTimeout(key), timeoutMs)
-    this.#waiting.set(key, { datagram, peer, sent: 1, timeoutMs, timer })
+    const sentMs = this.#options.nowMs()
+    this.#waiting.set(key, { datagram, peer, sentMs, onOutcome, sent: 1, timeoutMs, timer })
     this.#bytes += datagram.length
     this.#options.send(datagram, peer)
   }
 
-  /** An ACK or a Reset has come, or we give up. */
-  settle(key: string): void {
-    const waiting = this.#waiting.get(key)
-    if (waiting === undefined) return
-    clearTimeout(waiting.timer)
-    this.#waiting.delete(key)
-    this.#bytes -= waiting.datagram.length
+  /** An ACK or a Reset has come. */
+  settle(key: string, kind: 'acknowledged' | 'reset'): void {
+    const waiting = this.#take(key)
+    if (waiting?.onOutcome === undefined) return
+    const roundTripMs = waiting.sent > 1 ? undefined : this.#options.nowMs() - waiting.sentMs
+    waiting.onOutcome(kind === 'reset' ? { kind } : { kind, roundTripMs })
   }
 
   clear(): void {
-    for (const key of this.#waiting.keys()) this.settle(key)
+    for (const key of this.#waiting.keys()) this.#take(key)
+  }
+
+  #take(key: string): Waiting | undefined {
+    const waiting = this.#waiting.get(key)
+    if (waiting === undefined) return undefined
+    clearTimeout(waiting.timer)
+    this.#waiting.delete(key)
+    this.#bytes -= waiting.datagram.length
+    return waiting
   }
 
   #onTimeout(key: string): void {
     const waiting = this.#waiting.get(key)
     if (waiting === undefined) return
     if (waiting.sent > RETRANSMIT_MAX) {
-      this.settle(key)
+      this.#take(key)
+      waiting.onOutcome?.({ kind: 'lost' })
       return
     }
     waiting.sent++

@@ -22,6 +22,8 @@ export interface CoapRequest {
   readonly size1: number | undefined
   /** RFC 7967: bit 2 no 2.xx, bit 8 no 4.xx, bit 16 no 5.xx. */
   readonly noResponse: number
+  /** Of a GET: 0 registers an observation, 1 ends it (RFC 7641 section 2). */
+  readonly observe: number | undefined
   /** The options that are told by `headers`, and Request-Tag. */
   readonly format: number | undefined
   readonly tag: string
@@ -75,6 +77,7 @@ class RequestReader {
   #block2: Block | undefined
   #size1: number | undefined
   #noResponse = 0
+  #observe: number | undefined
   #tag = ''
 
   constructor(method: string) {
@@ -120,6 +123,7 @@ class RequestReader {
   #plainOption(number: number, value: Buffer): void {
     if (number === OPTION.size1) this.#size1 = uintOf(value)
     else if (number === OPTION.noResponse) this.#noResponse = uintOf(value)
+    else if (number === OPTION.observe) this.#observe = uintOf(value)
     else if (number === OPTION.requestTag) this.#tag += `${value.toString('hex')}.`
     else if (number === OPTION.etag)
       this.#headers.push('if-none-match', `"${value.toString('hex')}"`)
@@ -140,10 +144,13 @@ class RequestReader {
       headers.push('content-type', type ?? 'application/octet-stream')
       if (type === undefined) headers.push('coap-content-format', String(format))
     }
-    if (this.#accept !== undefined) {
-      const type = contentTypeOf(this.#accept)
-      if (type !== undefined) headers.push('accept', type)
-    }
+    const accepted = this.#accept === undefined ? undefined : contentTypeOf(this.#accept)
+    // Who wants no response at all observes nothing.
+    const observe = this.#method === 'GET' && this.#noResponse === 0 ? this.#observe : undefined
+    if (observe === 0) {
+      const stream = 'text/event-stream'
+      headers.push('accept', accepted === undefined ? stream : `${stream}, ${accepted}`)
+    } else if (accepted !== undefined) headers.push('accept', accepted)
     return {
       method: this.#method,
       path: this.#path,
@@ -154,6 +161,7 @@ class RequestReader {
       block2: this.#block2,
       size1: this.#size1,
       noResponse: this.#noResponse,
+      observe,
       format,
       tag: this.#tag,
     }
