@@ -26,6 +26,7 @@ describe('the release', () => {
     const files = await readdir(release.path)
     assert.deepEqual(files.toSorted(), [
       'THIRD-PARTY-NOTICES.txt',
+      'agent-worker.mjs',
       'agent.mjs',
       'controller.mjs',
       'shoal-agent',
@@ -51,7 +52,7 @@ describe('the release', () => {
   })
 
   it('takes of Node what it uses, and keeps its source in one byte a letter', async () => {
-    for (const file of ['agent.mjs', 'controller.mjs', 'shoal.mjs']) {
+    for (const file of ['agent.mjs', 'agent-worker.mjs', 'controller.mjs', 'shoal.mjs']) {
       const source = await readFile(release.join(file), 'utf8')
       const imports = [...source.matchAll(/\bimport\s*[^('"`;]{1,200}?\bfrom\s*['"]([^'"]+)['"]/g)]
       assert.deepEqual(
