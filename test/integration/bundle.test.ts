@@ -104,6 +104,11 @@ it('the bundled agent adopts what runs, answers over every protocol, starts in t
   const launcher = [release.join('shoal-agent')]
   await using node = await NodeUnderTest.create({ engine: 'process', functions: 4 }, launcher)
   await startsWell(node, launcher)
+  // Starting calls each function by HTTP.
+  await using withWorkers = await node.start(['env', 'SHOAL_WORKERS=2', ...launcher])
+  const metrics = await fetch(`http://127.0.0.1:${withWorkers.ports.admin}/metrics`)
+  assert.match(await metrics.text(), /^shoal_process_workers_count 2$/m)
+  await withWorkers.kill('SIGTERM')
 })
 
 /** The launcher takes the first Node on PATH; tests have one of their own. */
