@@ -44,6 +44,7 @@ export class WorkerFronts implements Fronts {
   readonly #serving = new Set<WorkerProcess>()
   readonly #running = new Set<WorkerProcess>()
   readonly #stop = new AbortController()
+  #renaming = false
   #closing: Promise<void> | undefined
 
   private constructor(options: WorkerFrontsOptions, ports: FrontPorts) {
@@ -139,8 +140,14 @@ export class WorkerFronts implements Fronts {
     }
   }
 
+  /** Once for many functions that come together. */
   #sendNames(): void {
-    for (const worker of this.#running) worker.sendNames()
+    if (this.#renaming) return
+    this.#renaming = true
+    setImmediate(() => {
+      this.#renaming = false
+      for (const worker of this.#running) worker.sendNames()
+    })
   }
 }
 

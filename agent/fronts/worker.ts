@@ -1,6 +1,7 @@
 import { Socket } from 'node:net'
 import { pino } from 'pino'
 import { RemoteInvoker } from '#agent/invoke/index.ts'
+import { startMemoryTrim } from '#agent/memory/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { FromWorker, ToWorker } from './model.ts'
@@ -17,6 +18,7 @@ function main(): void {
   const socket = { fd: CALLS_FD, readable: true, writable: true, pauseOnCreate: true }
   const invoker = new RemoteInvoker(new Socket(socket))
   invoker.onLost = () => process.exit(0)
+  startMemoryTrim()
   let fronts: Promise<OwnFronts> | undefined
   process.on('message', (message: ToWorker) => {
     if (message.kind === 'open') fronts = open(invoker, message)

@@ -19,6 +19,8 @@ const SLOW = `export default async (request) => {
 
 let controller: TinyController
 let folder: TempFolder
+/** Of the tests up to its stop. */
+let agent: AgentScope
 
 const start = (env: Record<string, string> = {}, args: readonly string[] = []) =>
   agentProcess({
@@ -51,7 +53,11 @@ async function gone(pids: readonly number[]): Promise<void> {
   await eventually(() => pids.every((pid) => !existsSync(`/proc/${pid}`)))
 }
 
-async function post(agent: AgentScope, path: string, body: string): Promise<string> {
+async function metrics(): Promise<string> {
+  return (await fetch(`${agent.admin}/metrics`)).text()
+}
+
+async function post(path: string, body: string): Promise<string> {
   const response = await fetch(`${agent.url}/${path}`, { method: 'POST', body })
   return `${response.status} ${await response.text()}`
 }
@@ -59,19 +65,19 @@ async function post(agent: AgentScope, path: string, body: string): Promise<stri
 before(async () => {
   controller = await TinyController.start()
   folder = await tempFolder()
-  await using agent = await start()
+  agent = await start()
   await eventually(() => controller.hellos.length > 0)
   const artifact = controller.addArtifact(await bundleOf({ 'index.mjs': SLOW }))
   const release = `r1-${artifact.digest.slice(7, 15)}`
   const wanted = assignmentOf('slow', { artifact, release, settings: { timeoutMs: 5_000 } })
   await controller.send(NODE, await controller.signed(NODE, 1, [wanted]))
   // A function that is deployed while the workers run is theirs, too.
-  await eventually(async () => (await post(agent, 'slow', 'hello')) === '200 hello')
-  await agent.kill('SIGTERM')
+  await eventually(async () => (await post('slow', 'hello')) === '200 hello')
 })
 
 after(async () => {
-  await using last = await start({}, ['--remove-handlers'])
+  await agent[Symbol.asyncDispose]()
+  await using last = await start({ SHOAL_WORKERS: '1' }, ['--remove-handlers'])
   await last.kill('SIGTERM')
   await controller[Symbol.asyncDispose]()
   await folder[Symbol.asyncDispose]()
@@ -79,25 +85,26 @@ after(async () => {
 
 describe('an agent with SHOAL_WORKERS=2', () => {
   it('serves by every protocol, and counts all calls in one place', async () => {
-    await using agent = await start()
     const { coap, grpc } = agent.ports
     assert.equal((await workersOf(agent)).length, 2)
-    assert.equal(await post(agent, 'slow', 'by http'), '200 by http')
+    const counted = async () => {
+      const [, calls] = /^shoal_invoke_calls_total\{fn="slow",outcome="ok"\} (\d+)$/m.exec(
+        await metrics(),
+      ) ?? ['', 'none']
+      return Number(calls)
+    }
+    const earlier = await counted()
+    assert.equal(await post('slow', 'by http'), '200 by http')
     const uri = `coap://127.0.0.1:${coap}/slow`
     assert.match((await coapClient(uri, { payload: 'by coap' })).stdout, /by coap/)
     const request = { function: 'slow', payload: Buffer.from('by grpc') }
     const answer = await grpcCall(`127.0.0.1:${grpc}`, 'shoal.v1.Functions/Invoke', request)
     assert.equal(answer.payload.toString(), 'by grpc')
-    const metrics = await (await fetch(`${agent.admin}/metrics`)).text()
-    assert.match(metrics, /^shoal_invoke_calls_total\{fn="slow",outcome="ok"\} 3$/m)
-    assert.match(metrics, /^shoal_process_workers_count 2$/m)
-    const workers = await workersOf(agent)
-    await agent.kill('SIGTERM')
-    await gone(workers)
+    assert.equal(await counted(), earlier + 3)
+    assert.match(await metrics(), /^shoal_process_workers_count 2$/m)
   })
 
   it('goes on while a worker dies under load, and has two again', async () => {
-    await using agent = await start()
     const [killed = 0, ...others] = await workersOf(agent)
     const load = httpLoad(`${agent.url}/slow`, 8)
     await eventually(() => load.report.calls > 200)
@@ -113,45 +120,9 @@ describe('an agent with SHOAL_WORKERS=2', () => {
     assert.ok(failed <= 16, `${failed} failed: ${failures.join(', ')}`)
     assert.ok((await fetch(`${agent.admin}/readyz`)).ok)
     assert.match(agent.output(), /worker ended; another one is started/)
-    await agent.kill('SIGTERM')
-  })
-
-  it('lets calls end when it is told to stop', async () => {
-    await using agent = await start()
-    const workers = await workersOf(agent)
-    const answers = Promise.all(
-      Array.from({ length: 6 }, (_, n) => post(agent, 'slow?ms=700', `call ${n}`)),
-    )
-    const inWork = /^shoal_invoke_in_flight_calls\{fn="slow"\} 6$/m
-    await eventually(async () => inWork.test(await (await fetch(`${agent.admin}/metrics`)).text()))
-    const [exit, all] = await Promise.all([agent.kill('SIGTERM'), answers])
-    assert.equal(exit.code, 0, agent.output())
-    assert.deepEqual(
-      all,
-      Array.from({ length: 6 }, (_, n) => `200 call ${n}`),
-    )
-    await gone(workers)
-  })
-
-  it('leaves no worker behind when it is killed, and its ports can be had at once', async () => {
-    await using agent = await start()
-    const workers = await workersOf(agent)
-    assert.equal(workers.length, 2)
-    await agent.kill('SIGKILL')
-    const { http, coap, grpc } = agent.ports
-    const again = {
-      SHOAL_HTTP_PORT: `${http}`,
-      SHOAL_COAP_PORT: `${coap}`,
-      SHOAL_GRPC_PORT: `${grpc}`,
-    }
-    await using next = await start(again)
-    assert.deepEqual(next.ports.http, http)
-    await gone(workers)
-    await next.kill('SIGTERM')
   })
 
   it('does not share its ports with another agent, which names them', async () => {
-    await using agent = await start()
     const { admin: _, ...ports } = agent.ports
     const tries = Object.entries(ports).map(async ([name, port]) => {
       await using other = await tempFolder()
@@ -165,6 +136,34 @@ describe('an agent with SHOAL_WORKERS=2', () => {
       assert.match(output, new RegExp(`PORT_TAKEN.*port ${port} .* set ${setting}`, 's'))
     })
     await Promise.all(tries)
-    await agent.kill('SIGTERM')
+  })
+
+  it('lets calls end when it is told to stop', async () => {
+    const workers = await workersOf(agent)
+    const numbers = Array.from({ length: 6 }, (_, n) => n)
+    const answers = Promise.all(numbers.map((n) => post('slow?ms=700', `call ${n}`)))
+    const inWork = /^shoal_invoke_in_flight_calls\{fn="slow"\} 6$/m
+    await eventually(async () => inWork.test(await metrics()))
+    const [exit, all] = await Promise.all([agent.kill('SIGTERM'), answers])
+    assert.equal(exit.code, 0, agent.output())
+    assert.deepEqual(
+      all,
+      numbers.map((n) => `200 call ${n}`),
+    )
+    await gone(workers)
+  })
+
+  it('leaves no worker behind when it is killed, and its ports can be had at once', async () => {
+    await using killed = await start()
+    const workers = await workersOf(killed)
+    assert.equal(workers.length, 2)
+    await killed.kill('SIGKILL')
+    const { http, coap, grpc } = killed.ports
+    const env = { HTTP: http, COAP: coap, GRPC: grpc }
+    const same = Object.entries(env).map(([name, port]) => [`SHOAL_${name}_PORT`, `${port}`])
+    await using next = await start(Object.fromEntries(same))
+    assert.equal(next.ports.http, http)
+    await gone(workers)
+    await next.kill('SIGTERM')
   })
 })
