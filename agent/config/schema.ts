@@ -74,7 +74,7 @@ export const AgentConfig = Type.Object(
       minimum: 1,
       maximum: 64,
       description:
-        'Processes for HTTP, CoAP and gRPC; 1: the agent itself. More pay from 4 cores on',
+        'Processes for HTTP, CoAP and gRPC, for hosts with many cores; 1: the agent itself',
     }),
     heartbeatMs: Type.Integer({ default: 5_000, minimum: 250, maximum: 60_000 }),
     probeEveryMs: Type.Integer({
