@@ -12,6 +12,7 @@ import {
 } from '#agent/command/index.ts'
 import { memoryBudgetMiB, type LoadedConfig } from '#agent/config/index.ts'
 import { BundleStore, type Engine } from '#agent/handlers/index.ts'
+import { OwnFronts, WorkerFronts, type Fronts } from '#agent/fronts/index.ts'
 import {
   AdminServer,
   agentMetrics,
@@ -22,11 +23,9 @@ import {
   LoopMonitor,
   Prober,
   StateWatch,
+  type NotReady,
 } from '#agent/health/index.ts'
 import { InvokeRouter } from '#agent/invoke/index.ts'
-import { CoapProxy } from '#agent/proxy/coap/index.ts'
-import { GrpcProxy } from '#agent/proxy/grpc/index.ts'
-import { HttpProxy } from '#agent/proxy/http/index.ts'
 import { Reconciler } from '#agent/reconcile/index.ts'
 import type { Clock } from '#shared/clock.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
@@ -38,11 +37,6 @@ import packageFile from '../package.json' with { type: 'json' }
 const ROUTED_WITHIN_MS = 1_000
 const HOST_SAMPLE_AGE_MS = 1_000
 
-interface Proxy {
-  readonly port: number
-  close(drainMs?: number): Promise<void>
-}
-
 /** What is open before the first command is known. */
 export interface Base {
   readonly config: LoadedConfig
@@ -52,14 +46,6 @@ export interface Base {
   readonly trust: TrustKeeper
   readonly keeper: CommandKeeper
   readonly installation: string
-}
-
-interface ProxyOptions {
-  readonly host: string
-  readonly port: number
-  readonly invoker: InvokeRouter
-  readonly bodyBytesMax: number
-  readonly log: Logger
 }
 
 /**
@@ -79,7 +65,7 @@ export class Agent implements AsyncDisposable {
   readonly #loop = new LoopMonitor()
   readonly #host: HostSampler
   readonly #ports = { http: 0, coap: 0, grpc: 0 }
-  #proxies: Proxy[] = []
+  #fronts: Fronts | undefined
   #admin: AdminServer | undefined
   #closing: Promise<void> | undefined
   readonly #removed = Promise.withResolvers<void>()
@@ -185,26 +171,14 @@ export class Agent implements AsyncDisposable {
   async openDoors(): Promise<{ http: number; coap: number; grpc: number; admin: number }> {
     const { config, log } = this.#base
     await this.#routed()
-    const open = async (
-      name: 'http' | 'coap' | 'grpc',
-      port: number,
-      proxy: { listen(options: ProxyOptions): Promise<Proxy> },
-    ): Promise<void> => {
-      if (port < 0) return
-      const options = {
-        host: config.bindHost,
-        port,
-        invoker: this.#router,
-        bodyBytesMax: config.bodyBytesMax,
-        log: log.child({ [LOG_KEYS.part]: name }),
-      }
-      const opened = await proxy.listen(options)
-      this.#proxies.push(opened)
-      this.#ports[name] = opened.port
-    }
-    await open('http', config.httpPort, HttpProxy)
-    await open('coap', config.coapPort, CoapProxy)
-    await open('grpc', config.grpcPort, GrpcProxy)
+    const { bindHost: host, httpPort, coapPort, grpcPort, bodyBytesMax, workers } = config
+    const ports = { http: httpPort, coap: coapPort, grpc: grpcPort }
+    const options = { host, ports, bodyBytesMax, invoker: this.#router, log }
+    this.#fronts =
+      workers === 1
+        ? await OwnFronts.open(options)
+        : await WorkerFronts.open({ ...options, workers })
+    Object.assign(this.#ports, this.#fronts.ports)
     if (config.adminPort >= 0) this.#admin = await this.#openAdmin()
     this.#link.start()
     return { ...this.#ports, admin: this.#admin?.port ?? 0 }
@@ -227,8 +201,8 @@ export class Agent implements AsyncDisposable {
 
   async #close(): Promise<void> {
     const { drainMs, removeHandlers } = this.#base.config
-    const doors = this.#proxies.map((proxy) => proxy.close(drainMs))
-    await Promise.all([...doors, this.#router.close(drainMs), this.#service.close()])
+    const doors = this.#fronts?.close(drainMs)
+    await Promise.all([doors, this.#router.close(drainMs), this.#service.close()])
     await Promise.all([this.#reconciler.close({ removeHandlers }), this.#prober.close()])
     this.#watch[Symbol.dispose]()
     await this.#heartbeat.close()
@@ -281,6 +255,12 @@ export class Agent implements AsyncDisposable {
     })
   }
 
+  #notReady(): readonly NotReady[] {
+    if (this.#closing !== undefined) return [{ state: 'stopping' }]
+    const blocked = this.#fronts?.blocked
+    return blocked === undefined ? [] : [{ state: 'starting', message: blocked }]
+  }
+
   #openAdmin(): Promise<AdminServer> {
     const { config, keeper, log } = this.#base
     const functions = () => this.#reconciler.report()
@@ -289,7 +269,7 @@ export class Agent implements AsyncDisposable {
       host: config.adminHost,
       port: config.adminPort,
       functions,
-      notReady: () => (this.#closing === undefined ? [] : [{ state: 'stopping' }]),
+      notReady: () => this.#notReady(),
       loopLag,
       metrics: agentMetrics({
         functions,
@@ -298,6 +278,7 @@ export class Agent implements AsyncDisposable {
         heartbeatsSent: () => this.#heartbeat.sent,
         loopLag,
         host: () => this.#host.sample(HOST_SAMPLE_AGE_MS),
+        workers: () => this.#fronts?.pids ?? [],
       }),
       log: log.child({ [LOG_KEYS.part]: 'admin' }),
     })

@@ -23,7 +23,8 @@ import {
   ProcessEngine,
   type Engine,
 } from '#agent/handlers/index.ts'
-import { hostArch, MemoryTrim } from '#agent/health/index.ts'
+import { hostArch } from '#agent/health/index.ts'
+import { startMemoryTrim } from '#agent/memory/index.ts'
 import { systemClock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
@@ -48,7 +49,7 @@ export async function runAgent(
   const folder = stack.use(await AgentFolder.open(config.agentData))
   const base = await openBase(config, folder, log, signal)
   const engine = stack.use(openEngine(base))
-  stack.use(openMemoryTrim())
+  stack.use(startMemoryTrim())
   await using agent = await Agent.open(base, engine)
   const ports = await agent.openDoors()
   announce({ [LOG_KEYS.node]: base.identity.node, ...ports, engine: engine.kind })
@@ -112,13 +113,6 @@ function openEngine({ config, installation, log }: Base): Engine {
   log.warn({}, PROCESS_ENGINE_WARNING)
   const folder = join(config.agentData, 'h')
   return new ProcessEngine({ folder, installation, images, env: process.env })
-}
-
-/** Nothing without Node's flag for it: see `AGENT_FLAGS` in deploy/bundle. */
-function openMemoryTrim(): Disposable {
-  const { gc } = globalThis
-  if (gc === undefined) return { [Symbol.dispose]: () => undefined }
-  return new MemoryTrim({ collect: () => gc({ type: 'major', flavor: 'last-resort' }) })
 }
 
 const USAGE = `Usage: node agent/main.ts [--print-config] [--remove-handlers]

@@ -69,6 +69,13 @@ export const AgentConfig = Type.Object(
       maximum: 65_536,
       description: 'Calls in work on this node; with more, functions take turns',
     }),
+    workers: Type.Integer({
+      default: 1,
+      minimum: 1,
+      maximum: 64,
+      description:
+        'Processes for HTTP, CoAP and gRPC, for hosts with many cores; 1: the agent itself',
+    }),
     heartbeatMs: Type.Integer({ default: 5_000, minimum: 250, maximum: 60_000 }),
     probeEveryMs: Type.Integer({
       default: 600_000,

@@ -8,6 +8,7 @@ import {
 } from 'prom-client'
 import type { FunctionReport } from '#shared/schemas/health.ts'
 import type { HostSample } from './host-sampler.ts'
+import { workersUsage } from './workers-usage.ts'
 import type { LoopLag } from './loop-monitor.ts'
 
 /** Where the numbers come from; read when somebody asks for them, never before. */
@@ -18,6 +19,8 @@ export interface MetricSources {
   readonly heartbeatsSent: () => number
   readonly loopLag: () => LoopLag
   readonly host: () => Promise<HostSample>
+  /** Processes of the agent beside this one; default: none. */
+  readonly workers?: () => readonly number[]
 }
 
 const OUTCOMES = [
@@ -133,8 +136,18 @@ function processMetrics(registry: Registry, sources: MetricSources): void {
   gauge('shoal_nats_connected_bool', '1 while the broker can be reached', () =>
     sources.natsConnected() ? 1 : 0,
   )
-  gauge('shoal_process_resident_bytes', 'Resident memory of the agent', () =>
-    process.memoryUsage.rss(),
+  const workers = () => workersUsage(sources.workers?.() ?? [])
+  gauge(
+    'shoal_process_resident_bytes',
+    'Resident memory of the agent and its workers',
+    async () => {
+      return process.memoryUsage.rss() + (await workers()).residentBytes
+    },
+  )
+  gauge(
+    'shoal_process_workers_count',
+    'Processes of the agent for HTTP, CoAP and gRPC; 0: this one',
+    () => sources.workers?.().length ?? 0,
   )
   gauge('shoal_process_heap_bytes', 'JavaScript heap in use', () => process.memoryUsage().heapUsed)
   gauge('shoal_process_open_descriptors_count', 'Open file descriptors', async () => {
@@ -144,11 +157,12 @@ function processMetrics(registry: Registry, sources: MetricSources): void {
   gauge('shoal_process_uptime_seconds', 'Since the agent started', () => process.uptime())
   addCounter(registry, {
     name: 'shoal_process_cpu_seconds_total',
-    help: 'CPU time used by the agent',
-    collect() {
+    help: 'CPU time used by the agent and the workers that it has now',
+    async collect() {
+      const { cpuSeconds } = await workers()
       const { user, system } = process.cpuUsage()
       this.reset()
-      this.inc((user + system) / 1e6)
+      this.inc((user + system) / 1e6 + cpuSeconds)
     },
   })
   addCounter(registry, {

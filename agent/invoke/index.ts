@@ -1,9 +1,10 @@
 /**
  * From an invocation to a handler and back: routing by name, admission, deadlines, and the frame protocol to the runners.
  * Depends on shared, typebox, node:net and node:stream.
- * Used by proxy/ (Invoker), handlers/ and reconcile/ (links, lanes), health/ (stats) and main.ts.
+ * Used by proxy/ (Invoker), fronts/ (between processes), handlers/ and reconcile/ (links, lanes), health/ (stats) and main.ts.
  */
 export type { InvokeLog } from './background.ts'
+export { CallPort, RemoteInvoker } from './hop/index.ts'
 export type { Lane, LaneCallbacks, LaneDemand, LaneSettings, LaneStats } from './lane/index.ts'
 export { RunnerServer } from './link/index.ts'
 export type {

@@ -1,9 +1,9 @@
 import type { Fault } from '#shared/fault.ts'
-import { LIMITS } from '#shared/limits.ts'
 import { Background } from './background.ts'
 import type { InvokeLog } from './background.ts'
 import { Lane, Shares, TimerWheel, leanFault } from './lane/index.ts'
 import type { LaneCallbacks, LaneHost, LaneSettings } from './lane/index.ts'
+import { matchName } from './match-name.ts'
 import type { CallerSignal, Invocation, Invoker, Result } from './model.ts'
 
 export interface InvokeRouterOptions {
@@ -20,6 +20,8 @@ export interface InvokeRouterOptions {
 
 /** The node's `Invoker`: lanes by function name. */
 export class InvokeRouter implements Invoker, AsyncDisposable {
+  /** Called when a name has come or gone. */
+  onNames: (() => void) | undefined
   readonly #lanes = new Map<string, Lane>()
   readonly #background: Background
   readonly #wheel: TimerWheel
@@ -52,19 +54,7 @@ export class InvokeRouter implements Invoker, AsyncDisposable {
   }
 
   match(path: string): { readonly fn: string; readonly rest: string } | undefined {
-    let slash = -1
-    for (let segment = 0; segment < LIMITS.nameSegmentsMax; segment += 1) {
-      slash = path.indexOf('/', slash + 1)
-      if (slash === -1) break
-    }
-    // The longest possible name is the whole path, or ends before its fifth segment.
-    let end = slash === -1 ? path.length : slash
-    while (end > 0) {
-      const fn = path.slice(0, end)
-      if (this.#lanes.has(fn)) return { fn, rest: path.slice(end) }
-      end = path.lastIndexOf('/', end - 1)
-    }
-    return undefined
+    return matchName(path, this.#lanes)
   }
 
   names(): readonly string[] {
@@ -150,6 +140,7 @@ export class InvokeRouter implements Invoker, AsyncDisposable {
   #list(): void {
     this.#shares.divide(this.#lanes.size)
     this.#names = [...this.#lanes.keys()].toSorted()
+    this.onNames?.()
   }
 }
 

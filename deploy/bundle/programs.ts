@@ -15,6 +15,8 @@ export const AGENT: Program = { name: 'agent', entry: join(ROOT, 'agent/main.ts'
 /** Everything a release holds. */
 export const PROGRAMS: readonly Program[] = [
   AGENT,
+  // For SHOAL_WORKERS: the agent starts it, and looks for it under this name beside itself.
+  { name: 'agent-worker', entry: join(ROOT, 'agent/fronts/worker.ts') },
   { name: 'controller', entry: join(ROOT, 'controller/main.ts') },
   { name: 'shoal', entry: join(ROOT, 'controller/cli/main.ts') },
 ]

@@ -26,6 +26,7 @@ describe('the release', () => {
     const files = await readdir(release.path)
     assert.deepEqual(files.toSorted(), [
       'THIRD-PARTY-NOTICES.txt',
+      'agent-worker.mjs',
       'agent.mjs',
       'controller.mjs',
       'shoal-agent',
@@ -51,7 +52,7 @@ describe('the release', () => {
   })
 
   it('takes of Node what it uses, and keeps its source in one byte a letter', async () => {
-    for (const file of ['agent.mjs', 'controller.mjs', 'shoal.mjs']) {
+    for (const file of ['agent.mjs', 'agent-worker.mjs', 'controller.mjs', 'shoal.mjs']) {
       const source = await readFile(release.join(file), 'utf8')
       const imports = [...source.matchAll(/\bimport\s*[^('"`;]{1,200}?\bfrom\s*['"]([^'"]+)['"]/g)]
       assert.deepEqual(
@@ -103,6 +104,11 @@ it('the bundled agent adopts what runs, answers over every protocol, starts in t
   const launcher = [release.join('shoal-agent')]
   await using node = await NodeUnderTest.create({ engine: 'process', functions: 4 }, launcher)
   await startsWell(node, launcher)
+  // Starting calls each function by HTTP.
+  await using withWorkers = await node.start(['env', 'SHOAL_WORKERS=2', ...launcher])
+  const metrics = await fetch(`http://127.0.0.1:${withWorkers.ports.admin}/metrics`)
+  assert.match(await metrics.text(), /^shoal_process_workers_count 2$/m)
+  await withWorkers.kill('SIGTERM')
 })
 
 /** The launcher takes the first Node on PATH; tests have one of their own. */

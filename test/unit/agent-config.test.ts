@@ -63,6 +63,9 @@ describe('loadAgentConfig', () => {
       says: /SHOAL_HTTP_PORT=http/,
     },
     { name: 'a port above the range', env: { coap_PORT: '70000' }, says: /coap_PORT=70000/ },
+    { name: 'no worker', env: { SHOAL_WORKERS: '0' }, says: /SHOAL_WORKERS=0 must be >= 1/ },
+    { name: '65 workers', env: { SHOAL_WORKERS: '65' }, says: /SHOAL_WORKERS=65 must be <= 64/ },
+    { name: 'workers that are no number', env: { SHOAL_WORKERS: 'x' }, says: /SHOAL_WORKERS=x/ },
     { name: 'an engine nobody has', env: { SHOAL_ENGINE: 'podman' }, says: /SHOAL_ENGINE=podman/ },
     {
       name: 'a node name that is no DNS label',

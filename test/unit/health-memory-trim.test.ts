@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { MemoryTrim } from '#agent/health/index.ts'
+import { MemoryTrim } from '#agent/memory/index.ts'
 
 it('memory is given back at the first quiet look after work, and once', (t) => {
   t.mock.timers.enable({ apis: ['setInterval'] })

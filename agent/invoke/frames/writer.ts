@@ -72,6 +72,35 @@ export class FrameWriter {
   }
 
   /**
+   * @param head - names and values joined by "\n"
+   * @param headBytes - its length in UTF-8
+   * @param body - first bytes of the body: `body[0, bodyBytes)`; must stay unchanged until written
+   */
+  response(
+    id: number,
+    flags: number,
+    status: number,
+    head: string,
+    headBytes: number,
+    body: Buffer,
+    bodyBytes: number,
+  ): void {
+    const slab = this.#reserve(HEADER_BYTES + 4 + headBytes)
+    const at = writeHeader(slab, this.#at, 4 + headBytes + bodyBytes, FRAME.response, flags, id)
+    slab[at] = status >>> 8
+    slab[at + 1] = status
+    slab[at + 2] = headBytes >>> 8
+    slab[at + 3] = headBytes
+    if (headBytes > 0) slab.write(head, at + 4)
+    this.#at = at + 4 + headBytes
+    if (bodyBytes > 0) {
+      this.#body(slab, body, 0, bodyBytes)
+      if (bodyBytes === body.length && bodyBytes > COPIED_BYTES_MAX) this.#spent.push(body)
+    }
+    this.#schedule()
+  }
+
+  /**
    * `body[start, end)`; must stay unchanged until written.
    *
    * @param spent - nobody needs the body after this: its memory may be used again

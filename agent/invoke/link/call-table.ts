@@ -1,13 +1,10 @@
-import { blocks } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import {
   CANCEL,
   END,
   FRAME_LIMITS,
   ProtocolError,
-  byteAt,
   headBytes,
-  readText,
   requestHead,
   u16At,
   u32At,
@@ -20,6 +17,7 @@ import type { BodyFeed } from './response-body.ts'
 import { NO_CALL, Slot } from './slot.ts'
 import type { LinkCall } from './types.ts'
 import { errorFault } from './error-fault.ts'
+import { keep } from './keep.ts'
 
 /**
  * The calls in flight on one connection, by id.
@@ -38,12 +36,15 @@ export class CallTable implements BodyFeed {
   readonly #slots: Slot[] = [new Slot(0)]
   readonly #free: Slot[] = []
   readonly #heads = new HeadCache()
+  readonly #readFault: ReadFault
   /** Answers that no call waits for. */
   #strays = 0
 
-  constructor(writer: FrameWriter, windowBytes: number) {
+  /** @param readFault - what an ERROR frame's payload says */
+  constructor(writer: FrameWriter, windowBytes: number, readFault: ReadFault = errorFault) {
     this.#writer = writer
     this.#windowBytes = windowBytes
+    this.#readFault = readFault
   }
 
   /** Calls the runner has not ended. */
@@ -192,8 +193,7 @@ export class CallTable implements BodyFeed {
   error(id: number, buffer: Buffer, start: number, end: number): void {
     const slot = this.#inFlight(id)
     if (slot === undefined) return
-    const kind = byteAt(buffer, start)
-    this.#fail(slot, errorFault(kind, readText(buffer, start + 1, end)), true)
+    this.#fail(slot, this.#readFault(buffer, start, end), true)
   }
 
   window(id: number, buffer: Buffer, start: number): void {
@@ -313,19 +313,12 @@ export class CallTable implements BodyFeed {
   }
 }
 
+type ReadFault = (buffer: Buffer, start: number, end: number) => Fault
+
 const NO_BYTES = Buffer.alloc(0)
 
 /** A runner that works sends none; one that sends many may hit the id of a call that somebody waits for. */
 const STRAYS_MAX = 64
-
-/** Bytes of a payload for longer than the frame lives. */
-function keep(buffer: Buffer, start: number, end: number, owned: boolean): Buffer {
-  if (start === end) return NO_BYTES
-  if (owned) return buffer.subarray(start, end)
-  const copy = blocks.take(end - start)
-  buffer.copy(copy, 0, start, end)
-  return copy
-}
 
 function tooLarge(headers: readonly string[], bodyBytesMax: number): boolean {
   for (let index = 0; index < headers.length; index += 2) {

@@ -1,6 +1,6 @@
 import { Fault } from '#shared/fault.ts'
 import type { FaultCode } from '#shared/fault.ts'
-import { ERROR_KIND } from '../frames/index.ts'
+import { byteAt, ERROR_KIND, readText } from '../frames/index.ts'
 
 const CODES = new Map<number, FaultCode>([
   [ERROR_KIND.functionError, 'FUNCTION_ERROR'],
@@ -12,8 +12,10 @@ const CODES = new Map<number, FaultCode>([
   [ERROR_KIND.exited, 'FUNCTION_EXITED'],
 ])
 
-/** An ERROR frame as a fault: its message is the text's first line, `details.text` the whole when there is more. */
-export function errorFault(kind: number, text: string): Fault {
+/** The payload of an ERROR frame as a fault: its message is the text's first line, `details.text` the whole when there is more. */
+export function errorFault(buffer: Buffer, start: number, payloadEnd: number): Fault {
+  const kind = byteAt(buffer, start)
+  const text = readText(buffer, start + 1, payloadEnd)
   const code = CODES.get(kind) ?? 'FUNCTION_ERROR'
   const end = text.indexOf('\n')
   const first = end === -1 ? text : text.slice(0, end)

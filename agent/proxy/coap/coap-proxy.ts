@@ -29,6 +29,8 @@ export interface CoapProxyOptions {
   /** Bound of a body, either way. */
   readonly bodyBytesMax: number
   readonly log: ProxyLog
+  /** Several processes listen on the port, and the kernel keeps each peer with one of them; default: no. */
+  readonly reusePort?: boolean
   /** Requests at once, default 4,096; 4.29 above. */
   readonly inFlightMax?: number
   /** Bytes of the bodies of these requests, default 64 MiB or eight of the largest; 4.29 above. */
@@ -118,6 +120,7 @@ export class CoapProxy {
     const { host, port, log } = options
     const endpointOptions = {
       log,
+      reusePort: options.reusePort ?? false,
       onRequest: (exchange: Exchange) => proxy.#onRequest(exchange),
       onReset: (peer: Peer, messageId: number) => proxy.#observers.reset(peer, messageId),
       responseId: (peer: Peer, messageId: number) => proxy.#observers.responseId(peer, messageId),

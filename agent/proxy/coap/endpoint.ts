@@ -11,6 +11,7 @@ import { Outbox, type OutcomeListener } from './outbox.ts'
 import { type Peer, peerKey } from './peer.ts'
 
 export interface EndpointOptions {
+  readonly reusePort: boolean
   readonly log: ProxyLog
   readonly onRequest: (exchange: Exchange) => void
   /** The peer does not know what one of our messages, that is not confirmable, belongs to. */
@@ -98,6 +99,7 @@ export class Endpoint {
     this.#nowMs = options.nowMs()
     this.#socket = createSocket({
       type: isIPv6(host) ? 'udp6' : 'udp4',
+      reusePort: options.reusePort,
       // Peers are addresses already; the default would ask `dns.lookup` and wait a tick, for each datagram.
       lookup: (address, _options, done) => done(null, address, 0),
     })

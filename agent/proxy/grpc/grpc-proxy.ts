@@ -29,6 +29,8 @@ export interface GrpcProxyOptions {
   /** Bound of a payload, either way. */
   readonly bodyBytesMax: number
   readonly log: ProxyLog
+  /** Several processes listen on the port, and the kernel gives each of them its part of the connections; default: no. */
+  readonly reusePort?: boolean
   /** Calls at once on one connection, default 1,000; more wait at the client. */
   readonly streamsPerConnectionMax?: number
   /** Bounds of connections and requests; the defaults are right for all but tests. */
@@ -74,7 +76,9 @@ export class GrpcProxy {
     const proxy = new GrpcProxy(options)
     const { host, port } = options
     try {
-      proxy.#port = await listenDualStack(host, (address) => proxy.#server.listen(address, port))
+      proxy.#port = await listenDualStack(host, (address) =>
+        proxy.#server.listen(address, port, options.reusePort ?? false),
+      )
     } catch (error) {
       throw listenFault(error, { what: 'gRPC', host, port, setting: 'SHOAL_GRPC_PORT' })
     }

@@ -1,4 +1,4 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import { createServer, type ListenOptions, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
@@ -28,6 +28,8 @@ export interface HttpProxyOptions {
   /** Bound of a request's body. */
   readonly bodyBytesMax: number
   readonly log: ProxyLog
+  /** Several processes listen on the port, and the kernel gives each of them its part of the connections; default: no. */
+  readonly reusePort?: boolean
   /** Default 10,000; connections above it are closed at once. */
   readonly connectionsMax?: number
   /** Request line and header together, default 16 KiB; 431 above. */
@@ -83,7 +85,9 @@ export class HttpProxy implements ConnectionHost {
     const proxy = new HttpProxy(options)
     const { host, port } = options
     try {
-      await listenDualStack(host, (address) => proxy.#listen(address, port))
+      await listenDualStack(host, (address) =>
+        proxy.#listen({ host: address, port, reusePort: options.reusePort ?? false }),
+      )
     } catch (error) {
       throw listenFault(error, { what: 'HTTP', host, port, setting: 'SHOAL_HTTP_PORT' })
     }
@@ -137,10 +141,10 @@ export class HttpProxy implements ConnectionHost {
     if (this.#inFlight === 0) this.#drained?.()
   }
 
-  #listen(host: string, port: number): Promise<void> {
+  #listen(where: ListenOptions): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     this.#server.once('error', reject)
-    this.#server.listen(port, host, () => {
+    this.#server.listen(where, () => {
       this.#server.off('error', reject)
       resolve()
     })

@@ -72,8 +72,8 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
   }
 
   /** @returns the port @throws Error of the system */
-  async listen(host: string, port: number): Promise<number> {
-    this.#server.listen(port, host)
+  async listen(host: string, port: number, reusePort: boolean): Promise<number> {
+    this.#server.listen({ host, port, reusePort })
     await once(this.#server, 'listening')
     this.#server.on('error', (error) => {
       this.log.warn({ err: error }, 'a connection could not be taken')

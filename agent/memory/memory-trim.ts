@@ -52,6 +52,13 @@ export class MemoryTrim implements Disposable {
   }
 }
 
+/** Nothing without Node's flag for it: see `AGENT_FLAGS` in deploy/bundle. */
+export function startMemoryTrim(): Disposable {
+  const { gc } = globalThis
+  if (gc === undefined) return { [Symbol.dispose]: () => undefined }
+  return new MemoryTrim({ collect: () => gc({ type: 'major', flavor: 'last-resort' }) })
+}
+
 function ownCpuMs(): number {
   const { user, system } = process.cpuUsage()
   return (user + system) / US_PER_MS
