@@ -7,6 +7,7 @@ import type { ProxyLog } from '../log.ts'
 import { ByteBudget } from './byte-budget.ts'
 import { type CallConnection, type CallContext, HttpCall } from './call.ts'
 import { Connection } from './connection.ts'
+import { CutOffLog } from './cut-off-log.ts'
 import type { ConnectionHost, ConnectionTimes } from './connection-host.ts'
 import type { RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
@@ -72,7 +73,7 @@ export class HttpProxy implements ConnectionHost {
     this.bodyBytesMax = bodyBytesMax
     this.#connectionsMax = options.connectionsMax ?? 10_000
     const collecting = new ByteBudget(COLLECTING_BYTES_MAX)
-    this.#context = { invoker, bodyBytesMax, log, collecting }
+    this.#context = { invoker, bodyBytesMax, log, collecting, cutOffs: new CutOffLog(log) }
     this.#sweepMs = Math.min(1_000, Math.ceil(Math.min(...Object.values(this.times)) / 4))
     this.#server = createServer({ noDelay: true, allowHalfOpen: true })
     this.#server.on('connection', (socket) => this.#connect(socket))
