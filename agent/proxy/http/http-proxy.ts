@@ -2,6 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
+import { connectionLimit } from '../connection-limit.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
 import type { ProxyLog } from '../log.ts'
 import { ByteBudget } from './byte-budget.ts'
@@ -13,6 +14,7 @@ import type { RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
 import { Llhttp } from './llhttp.ts'
 import { ParserPool, type RequestHead } from './request-parser.ts'
+import { TurnAway } from './turn-away.ts'
 
 /** For answers that are written but not yet sent when the proxy closes. */
 const FLUSH_MS = 250
@@ -29,7 +31,7 @@ export interface HttpProxyOptions {
   /** Bound of a request's body. */
   readonly bodyBytesMax: number
   readonly log: ProxyLog
-  /** Default 10,000; connections above it are closed at once. */
+  /** Default 16,384, or three quarters of this process' descriptors; connections above it are answered 503. */
   readonly connectionsMax?: number
   /** Request line and header together, default 16 KiB; 431 above. */
   readonly headerBytesMax?: number
@@ -53,6 +55,7 @@ export class HttpProxy implements ConnectionHost {
   readonly #context: CallContext
   readonly #connectionsMax: number
   readonly #connections = new Set<Connection>()
+  readonly #turnAway = new TurnAway()
   readonly #sweepMs: number
   #sweeper: NodeJS.Timeout | undefined
   #closing: Promise<void> | undefined
@@ -71,7 +74,7 @@ export class HttpProxy implements ConnectionHost {
       idleTimeoutMs: options.idleTimeoutMs ?? 75_000,
     }
     this.bodyBytesMax = bodyBytesMax
-    this.#connectionsMax = options.connectionsMax ?? 10_000
+    this.#connectionsMax = options.connectionsMax ?? connectionLimit(16_384, 0.75)
     const collecting = new ByteBudget(COLLECTING_BYTES_MAX)
     this.#context = { invoker, bodyBytesMax, log, collecting, cutOffs: new CutOffLog(log) }
     this.#sweepMs = Math.min(1_000, Math.ceil(Math.min(...Object.values(this.times)) / 4))
@@ -143,13 +146,17 @@ export class HttpProxy implements ConnectionHost {
     this.#server.once('error', reject)
     this.#server.listen(port, host, () => {
       this.#server.off('error', reject)
+      this.#server.on('error', (error) => {
+        this.#context.log.warn({ err: error }, 'a connection could not be taken')
+      })
       resolve()
     })
     return promise
   }
 
   #connect(socket: Socket): void {
-    if (this.#connections.size >= this.#connectionsMax || this.closing) {
+    if (this.#connections.size >= this.#connectionsMax) return this.#turnAway.take(socket)
+    if (this.closing) {
       socket.destroy()
       return
     }
