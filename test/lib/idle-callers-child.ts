@@ -1,6 +1,6 @@
 import { connect, type Socket } from 'node:net'
 
-// Connections that do nothing, in a process of their own: each end of a connection takes a descriptor. See idle-callers.ts.
+// Connections that do nothing, in a process of their own: each end of a connection takes a descriptor.
 
 const { port, count }: { port: number; count: number } = JSON.parse(process.argv[2] ?? '')
 const AT_ONCE = 250

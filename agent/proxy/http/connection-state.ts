@@ -8,6 +8,6 @@ export type ConnectionState =
   | 'chunked'
   /** The request has been read, its answer has not been sent. */
   | 'read'
-  /** After the last answer: what still comes is thrown away. */
+  /** After the last answer, or while it is held back (see `Tarpit`): what still comes is thrown away. */
   | 'lingering'
   | 'closed'

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { withReadBuffer } from '#agent/sockets/index.ts'
-import { Fault } from '#shared/fault.ts'
-import { faultAnswer } from './answer-fault.ts'
+import type { Fault } from '#shared/fault.ts'
+import { refusalAnswer } from './answer-fault.ts'
 import type { AnswerHead } from './answer-head.ts'
 import type { CallConnection, HttpCall } from './call.ts'
 import { readRequestFields, type RequestFields } from './fields.ts'
@@ -12,11 +12,9 @@ import type { ConnectionState } from './connection-state.ts'
 import { Linger } from './linger.ts'
 import { Outlet } from './outlet.ts'
 import { PeerProbe } from './peer-probe.ts'
+import { READ_BUFFER } from './read-buffer.ts'
 import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './request-body.ts'
 import type { RequestHead, RequestParser } from './request-parser.ts'
-
-/** All sockets read into this one buffer: what was read is consumed before the next read of any of them. */
-const READ_BUFFER = Buffer.allocUnsafeSlow(96 * 1024)
 
 /**
  * One connection: requests come in, one at a time, and answers go out in their order.
@@ -186,14 +184,12 @@ export class Connection implements CallConnection, BodySource {
   #read(bytes: number): boolean {
     if (this.#end !== undefined) this.#end.read(bytes)
     else if (this.#reading === READ_BUFFER) this.#consume(READ_BUFFER, 0, bytes)
-    else if (this.#state === 'counted') this.#filled(bytes)
+    else if (this.#state === 'counted') {
+      this.#bytesLeft -= bytes
+      this.#body?.filled(bytes)
+      if (this.#bytesLeft === 0) this.#bodyRead()
+    }
     return true
-  }
-
-  #filled(bytes: number): void {
-    this.#bytesLeft -= bytes
-    this.#body?.filled(bytes)
-    if (this.#bytesLeft === 0) this.#bodyRead()
   }
 
   #consume(buffer: Buffer, start: number, end: number): void {
@@ -223,7 +219,7 @@ export class Connection implements CallConnection, BodySource {
       }
     }
     this.#consuming = false
-    if (this.#end !== undefined) this.#giveParser()
+    if (this.#state === 'lingering') this.#giveParser()
   }
 
   #begin(): void {
@@ -314,19 +310,24 @@ export class Connection implements CallConnection, BodySource {
     else this.#socket.pause()
   }
 
-  /** What the parser refuses, or time: in the shape of every other fault, and the end of the connection. */
+  /** What the parser refuses, or time: the end of the connection. */
   #refuse(status: number, reason: string): void {
     const { streaming } = this.#outlet
-    const call = this.#call
+    // A request that has had its answer gets no second one.
+    const tells = this.#call !== undefined || this.#state === 'head'
     this.#abandonCall()
     if (streaming) return this.destroy()
-    // A request that has had its answer gets no second one.
-    if (call !== undefined || this.#state === 'head') {
-      const fault = new Fault('REQUEST_INVALID', `not a valid HTTP request: ${reason}`)
-      const { head, body } = faultAnswer(fault, undefined, status)
-      this.#outlet.whole(head, true, body)
+    const refuse = (): void => {
+      if (this.#state === 'closed') return
+      const { head, body } = refusalAnswer(status, reason)
+      if (tells) this.#outlet.whole(head, true, body)
+      this.#linger()
     }
-    this.#linger()
+    if (!this.#host.tarpit.holds(refuse, this.#host.nowMs)) return refuse()
+    this.#state = 'lingering'
+    this.#dueAtMs = Number.POSITIVE_INFINITY
+    if (!this.#consuming) this.#giveParser()
+    this.setFlowing(false)
   }
 
   /** The answer's body broke off: the end of the connection is the only way left to say so. */

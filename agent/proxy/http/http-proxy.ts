@@ -14,6 +14,7 @@ import type { RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
 import { Llhttp } from './llhttp.ts'
 import { ParserPool, type RequestHead } from './request-parser.ts'
+import { Tarpit } from './tarpit.ts'
 import { TurnAway } from './turn-away.ts'
 
 /** For answers that are written but not yet sent when the proxy closes. */
@@ -49,6 +50,7 @@ export interface HttpProxyOptions {
 export class HttpProxy implements ConnectionHost {
   readonly parsers: ParserPool
   readonly times: ConnectionTimes
+  readonly tarpit = new Tarpit()
   readonly bodyBytesMax: number
   nowMs = performance.now()
   readonly #server: Server
