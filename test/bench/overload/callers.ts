@@ -30,6 +30,7 @@ const beganAtMs = performance.now()
 const probes: Promise<void>[] = []
 await Promise.all([loop(), ...(probesPerSecond > 0 ? [grpc, coap].map(probe) : [])])
 const tookMs = performance.now() - beganAtMs
+const inTime = Object.values(tallies).reduce((sum, tally) => sum + tally.inTime, 0)
 const { user, system } = process.cpuUsage(cpuBefore)
 lag.disable()
 await Promise.race([ended(), sleep(deadlineMs + 1_000)])
@@ -37,6 +38,7 @@ callers.close()
 
 const { http } = tallies
 const report: OverloadReport = {
+  inTime,
   outcomes: {
     http: http.outcomes(),
     grpc: tallies.grpc.outcomes(),

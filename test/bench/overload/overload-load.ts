@@ -7,7 +7,7 @@ export async function overloadLoad(plan: OverloadPlan): Promise<OverloadReport> 
   await using child = await childScope({
     script: join(import.meta.dirname, 'callers.ts'),
     args: [JSON.stringify(plan)],
-    ready: (line) => line.startsWith('{"outcomes"'),
+    ready: (line) => line.startsWith('{"inTime"'),
     readyTimeoutMs: plan.durationMs + plan.deadlineMs + 30_000,
   })
   const report: OverloadReport = JSON.parse(child.readyLine)

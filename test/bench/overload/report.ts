@@ -36,6 +36,8 @@ export interface Outcomes {
 }
 
 export interface OverloadReport {
+  /** Answered before their deadline, by all protocols, while calls were still being made: the queue's rest is no goodput. */
+  readonly inTime: number
   readonly outcomes: Readonly<Record<Protocol, Outcomes>>
   /** How late the generator's own event loop was: far below what it measures, or the figures mean nothing. */
   readonly lagP99Ms: number

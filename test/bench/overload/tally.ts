@@ -35,6 +35,11 @@ export class Tally {
     }
   }
 
+  /** Answered before their deadline, so far. */
+  get inTime(): number {
+    return this.#answered.length - this.#late
+  }
+
   outcomes(): Outcomes {
     return {
       answered: times(this.#answered),

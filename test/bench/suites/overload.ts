@@ -118,14 +118,8 @@ async function fairnessRound(plan: Plan, product: ProductScope, found: Found): P
     'beside one that crashes': () => overloadLoad({ ...calls, fn: 'crashes', perSecond: 50 }),
   }
   for (const [name, abuse] of Object.entries(neighbours)) {
-    const abused = abuse()
-    const { outcomes } = await overloadLoad({
-      ...calls,
-      fn: 'quiet',
-      durationMs,
-      perSecond: QUIET_CALLS,
-    })
-    await abused
+    const quiet = { ...calls, fn: 'quiet', durationMs, perSecond: QUIET_CALLS }
+    const [{ outcomes }] = await Promise.all([overloadLoad(quiet), abuse()])
     const { answered, refused, other } = outcomes.http
     if (refused.count + other > 0) throw new Error(`${name}: ${JSON.stringify(outcomes.http)}`)
     found.quiet.set(name, [...(found.quiet.get(name) ?? []), answered])
@@ -149,7 +143,7 @@ function goodput({ peak, over }: Found): Question {
       group,
       name,
       // By the calls of all protocols, each round as long as the others.
-      ...spread(reports.map(answeredOf)),
+      ...spread(reports.map(({ inTime }) => inTime)),
       p50Ms: median(http.map(({ answered }) => answered.p50Ms)),
       p99Ms: median(http.map(({ answered }) => answered.p99Ms)),
       errors: sum(reports, ({ late, other }) => late + other),
@@ -235,10 +229,6 @@ const PROTOCOLS = [
   ['grpc', 'gRPC'],
   ['coap', 'CoAP'],
 ] as const satisfies readonly (readonly [Protocol, string])[]
-
-function answeredOf({ outcomes }: OverloadReport): number {
-  return Object.values(outcomes).reduce((all, { answered, late }) => all + answered.count - late, 0)
-}
 
 function callsOf({ outcomes }: OverloadReport): number {
   const all = Object.values(outcomes)
