@@ -4,6 +4,7 @@
 //   shoal-code      the fault's code, e.g. FUNCTION_SATURATED
 //   shoal-retry     "true" when the same call is worth sending again
 //   retry-after-ms  when, in milliseconds; only when known
+//   grpc-retry-pushback-ms  the same, for clients that retry by themselves
 // A function that answers with an HTTP-like error status (say 404) has not failed: the status is in the response.
 //
 // Request metadata reach the function as headers. The gRPC deadline and the cancellation of the call reach it too.

@@ -44,7 +44,7 @@ type streamVector struct {
 	Hex      string
 }
 
-func readVectors(t *testing.T, name string, into any) {
+func readVectors(t testing.TB, name string, into any) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "vectors", name))
 	if err != nil {
@@ -55,7 +55,7 @@ func readVectors(t *testing.T, name string, into any) {
 	}
 }
 
-func unhex(t *testing.T, text string) []byte {
+func unhex(t testing.TB, text string) []byte {
 	t.Helper()
 	out, err := hex.DecodeString(text)
 	if err != nil {

@@ -102,6 +102,7 @@ test('a refusal tells when to come back, by every protocol, within milliseconds'
     )
     assert.equal(code, 8)
     assert.ok(Number(trailer.get('retry-after-ms')[0]) > 0)
+    assert.deepEqual(trailer.get('grpc-retry-pushback-ms'), trailer.get('retry-after-ms'))
   }
   for (const [name, values] of Object.entries(took)) {
     const best = percentile(values, 0.25)

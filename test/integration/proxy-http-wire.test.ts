@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { test } from 'node:test'
 import { HttpProxy } from '#agent/proxy/http/index.ts'
 import { Fault } from '#shared/fault.ts'
@@ -162,14 +162,32 @@ test('a header that never ends, and a connection that stays idle, are closed', a
   assert.match(await idle.rest(), /once$/)
 })
 
-test('connections above the limit are closed at once, and a free place is used again', async () => {
+test('connections above the limit are answered 503 and closed, and a free place is used again', async () => {
   await using scope = await httpProxyScope({ connectionsMax: 2 })
   const first = await RawTcp.connect(scope.proxy.port)
   using second = await RawTcp.connect(scope.proxy.port)
   second.write(post('in'))
   await second.until(/in$/)
   using third = await RawTcp.connect(scope.proxy.port)
-  assert.equal(await third.rest(), '')
+  third.write(post('no room'))
+  const refused = await third.rest()
+  assert.match(refused, /^HTTP\/1\.1 503 .*\r\nretry-after: 1\r\n.*FUNCTION_UNAVAILABLE/s)
+  // Without a word when there are too many of them to talk to.
+  const crowd = Array.from({ length: 100 }, () =>
+    connect({ port: scope.proxy.port, host: '127.0.0.1', allowHalfOpen: true }),
+  )
+  const told = await Promise.all(
+    crowd.map(async (socket) => {
+      let text = ''
+      socket.on('data', (bytes) => (text += bytes.toString('latin1')))
+      await once(socket, 'end')
+      return text
+    }),
+  )
+  for (const socket of crowd) socket.destroy()
+  const answered = told.filter((text) => text !== '')
+  assert.ok(answered.length > 0 && answered.length < told.length, `${answered.length} told why`)
+  assert.ok(answered.every((text) => text.startsWith('HTTP/1.1 503 ')))
   first[Symbol.dispose]()
   await eventually(async () => {
     using again = await RawTcp.connect(scope.proxy.port)

@@ -25,7 +25,10 @@ describe("the runners' own tests", { timeout: 120_000 }, () => {
   if (go !== undefined) {
     it('binary', () => {
       const env = { CGO_ENABLED: '0', GOFLAGS: '-mod=mod', GOPROXY: 'off' }
-      assert.match(run(go, ['test', '-count=1', './...'], 'binary', env), /^ok /m)
+      const output = run(go, ['test', '-count=1', '-v', './...'], 'binary', env)
+      assert.match(output, /^ok /m)
+      // The seeds of what is fuzzed, too.
+      assert.match(output, /^--- PASS: FuzzFrames/m)
     })
   }
 })

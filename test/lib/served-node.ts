@@ -12,6 +12,7 @@ const BODY_BYTES_MAX = 512 * 1024 * 1024
 /** The way of a call from one end to the other: fronts on free ports of 127.0.0.1, the router, and real runners as processes. */
 export class ServedNode implements AsyncDisposable {
   readonly router: InvokeRouter
+  readonly log: CapturedLog
   readonly http: HttpProxy
   readonly coap: CoapProxy
   readonly grpc: GrpcProxy
@@ -19,10 +20,12 @@ export class ServedNode implements AsyncDisposable {
 
   private constructor(
     router: InvokeRouter,
+    log: CapturedLog,
     fronts: { http: HttpProxy; coap: CoapProxy; grpc: GrpcProxy },
     stack: AsyncDisposableStack,
   ) {
     this.router = router
+    this.log = log
     this.http = fronts.http
     this.coap = fronts.coap
     this.grpc = fronts.grpc
@@ -40,7 +43,7 @@ export class ServedNode implements AsyncDisposable {
     const http = stack.use(await HttpProxy.listen({ ...options, bodyBytesMax }))
     const coap = stack.use(await CoapProxy.listen({ ...options, bodyBytesMax: 65_536 }))
     const grpc = stack.use(await GrpcProxy.listen({ ...options, bodyBytesMax }))
-    return new ServedNode(router, { http, coap, grpc }, stack.move())
+    return new ServedNode(router, log, { http, coap, grpc }, stack.move())
   }
 
   url(path: string): string {

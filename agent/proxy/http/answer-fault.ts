@@ -1,4 +1,4 @@
-import { FAULTS, type Fault } from '#shared/fault.ts'
+import { FAULTS, Fault } from '#shared/fault.ts'
 import { retryAfterSecondsOf } from '../fault-answer.ts'
 import type { AnswerHead } from './answer-head.ts'
 
@@ -20,4 +20,10 @@ export function faultAnswer(
   if (requestId !== undefined) lines += `x-request-id: ${requestId}\r\n`
   if (retryAfter !== undefined) lines += `retry-after: ${retryAfter}\r\n`
   return { head: { status, lines, dated: false }, body }
+}
+
+/** The answer to a request that is none, or that came too slowly: in the shape of every other fault. */
+export function refusalAnswer(status: number, reason: string): ReturnType<typeof faultAnswer> {
+  const fault = new Fault('REQUEST_INVALID', `not a valid HTTP request: ${reason}`)
+  return faultAnswer(fault, undefined, status)
 }

@@ -8,6 +8,7 @@ import { requestIdOf } from '../request-id.ts'
 import { faultAnswer } from './answer-fault.ts'
 import { type AnswerHead, fieldLines } from './answer-head.ts'
 import type { ByteBudget } from './byte-budget.ts'
+import type { CutOffLog } from './cut-off-log.ts'
 import { Caller } from '../caller.ts'
 import { type AnswerFields, readAnswerFields, type RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
@@ -24,6 +25,7 @@ export interface CallContext {
   readonly log: ProxyLog
   /** Bodies being collected at one moment take memory before any limit of a function applies. */
   readonly collecting: ByteBudget
+  readonly cutOffs: CutOffLog
 }
 
 /** What a call needs of its connection. */
@@ -125,6 +127,14 @@ export class HttpCall {
   finish(): void {
     this.#end('over')
     this.#stream?.destroy()
+  }
+
+  /** The streamed answer broke in the middle, and its caller has been left with what there was. */
+  brokeOff(error: Error | null): void {
+    const code = error instanceof Fault ? error.code : undefined
+    const { path } = readTarget(this.#head.target)
+    const fn = this.#context.invoker.match(path)?.fn
+    this.#context.cutOffs.note({ fn, code, err: error, request: this.#requestId })
   }
 
   #readBody(call: (body: Body) => void): void {

@@ -2,6 +2,7 @@ import type { CallConnection, HttpCall } from './call.ts'
 import type { RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
 import type { ParserPool, RequestHead } from './request-parser.ts'
+import type { Tarpit } from './tarpit.ts'
 
 export interface ConnectionTimes {
   readonly headerTimeoutMs: number
@@ -13,6 +14,7 @@ export interface ConnectionTimes {
 export interface ConnectionHost {
   readonly parsers: ParserPool
   readonly times: ConnectionTimes
+  readonly tarpit: Tarpit
   /** Of a request's body, and of one that is thrown away. */
   readonly bodyBytesMax: number
   /** The proxy is stopping: every answer is its connection's last. */

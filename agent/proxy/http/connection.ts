@@ -1,36 +1,20 @@
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { withReadBuffer } from '#agent/sockets/index.ts'
-import { Fault } from '#shared/fault.ts'
-import { faultAnswer } from './answer-fault.ts'
+import type { Fault } from '#shared/fault.ts'
+import { refusalAnswer } from './answer-fault.ts'
 import type { AnswerHead } from './answer-head.ts'
 import type { CallConnection, HttpCall } from './call.ts'
 import { readRequestFields, type RequestFields } from './fields.ts'
 import { type Framing, readFraming } from './framing.ts'
 import type { ConnectionHost } from './connection-host.ts'
+import type { ConnectionState } from './connection-state.ts'
+import { Linger } from './linger.ts'
 import { Outlet } from './outlet.ts'
 import { PeerProbe } from './peer-probe.ts'
+import { READ_BUFFER } from './read-buffer.ts'
 import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './request-body.ts'
 import type { RequestHead, RequestParser } from './request-parser.ts'
-
-/** All sockets read into this one buffer: what was read is consumed before the next read of any of them. */
-const READ_BUFFER = Buffer.allocUnsafeSlow(96 * 1024)
-
-/** After the last answer the peer has this long to end its side, so that no reset overtakes the answer. */
-const LINGER_MS = 1_000
-
-type State =
-  /** Between two requests. */
-  | 'idle'
-  | 'head'
-  /** In a body whose length is known; in one made of chunks. */
-  | 'counted'
-  | 'chunked'
-  /** The request has been read, its answer has not been sent. */
-  | 'read'
-  /** After the last answer: what still comes is thrown away. */
-  | 'lingering'
-  | 'closed'
 
 /**
  * One connection: requests come in, one at a time, and answers go out in their order.
@@ -45,7 +29,7 @@ export class Connection implements CallConnection, BodySource {
   readonly #closed: () => void
   readonly #socket: Socket
   readonly #outlet: Outlet
-  #state: State = 'idle'
+  #state: ConnectionState = 'idle'
   #dueAtMs: number
   #parser: RequestParser | undefined
   #call: HttpCall | undefined
@@ -63,6 +47,8 @@ export class Connection implements CallConnection, BodySource {
   #chunkedAnswers = true
   /** This answer is the connection's last. */
   #last = false
+  /** In state `lingering`. */
+  #end: Linger | undefined
   readonly #probe: PeerProbe
 
   /** @param closed - called once, when nothing is left of it */
@@ -78,7 +64,6 @@ export class Connection implements CallConnection, BodySource {
     this.#outlet = new Outlet(this.#socket, host.times.idleTimeoutMs)
     this.#probe = new PeerProbe(this.#outlet)
     this.#socket.on('drain', () => this.#advance())
-    this.#socket.on('finish', () => this.#dueIn(LINGER_MS))
     this.#socket.on('end', () => this.#onEnd())
     // An error is always followed by `close`, which says enough.
     this.#socket.on('error', ignore)
@@ -89,7 +74,7 @@ export class Connection implements CallConnection, BodySource {
   sweep(nowMs: number): void {
     const { requestTimeoutMs } = this.#host.times
     if (this.#outlet.isStalled(nowMs, requestTimeoutMs)) return this.destroy()
-    if (nowMs < this.#dueAtMs) return
+    if (nowMs < (this.#end?.dueAtMs ?? this.#dueAtMs)) return
     switch (this.#state) {
       case 'head':
       case 'counted':
@@ -146,8 +131,7 @@ export class Connection implements CallConnection, BodySource {
     // Without chunks only the connection's end can tell where the body ends.
     if (!this.#chunkedAnswers) this.#last = true
     this.#outlet.stream(head, this.#isLast(), body, this.#chunkedAnswers, (whole) => {
-      // A body that breaks off ends the connection: the only way left to say that the answer is incomplete.
-      if (!whole) return this.destroy()
+      if (!whole) return this.#cutOff(body.errored)
       this.#call?.finish()
       this.#callOver()
     })
@@ -156,6 +140,8 @@ export class Connection implements CallConnection, BodySource {
   #isLast(): boolean {
     // Who waits for `100 Continue` in vain may send the body all the same, or not: nobody can tell.
     if (this.#host.closing || this.#continueOwed) this.#last = true
+    // Nor would the rest of such a body be read to its end.
+    if (this.#bytesLeft > this.#host.bodyBytesMax) this.#last = true
     return this.#last
   }
 
@@ -166,7 +152,7 @@ export class Connection implements CallConnection, BodySource {
     this.#probe.stop()
     if (this.#state === 'counted' || this.#state === 'chunked') {
       if (this.#last) return this.#linger()
-      this.#body = new DrainedBody(this.#host.bodyBytesMax, () => this.destroy())
+      this.#body = new DrainedBody(this.#host.bodyBytesMax, () => this.#linger())
       this.setFlowing(true)
     } else {
       this.#advance()
@@ -196,15 +182,14 @@ export class Connection implements CallConnection, BodySource {
   }
 
   #read(bytes: number): boolean {
-    if (this.#reading === READ_BUFFER) this.#consume(READ_BUFFER, 0, bytes)
-    else if (this.#state === 'counted') this.#filled(bytes)
+    if (this.#end !== undefined) this.#end.read(bytes)
+    else if (this.#reading === READ_BUFFER) this.#consume(READ_BUFFER, 0, bytes)
+    else if (this.#state === 'counted') {
+      this.#bytesLeft -= bytes
+      this.#body?.filled(bytes)
+      if (this.#bytesLeft === 0) this.#bodyRead()
+    }
     return true
-  }
-
-  #filled(bytes: number): void {
-    this.#bytesLeft -= bytes
-    this.#body?.filled(bytes)
-    if (this.#bytesLeft === 0) this.#bodyRead()
   }
 
   #consume(buffer: Buffer, start: number, end: number): void {
@@ -234,6 +219,7 @@ export class Connection implements CallConnection, BodySource {
       }
     }
     this.#consuming = false
+    if (this.#state === 'lingering') this.#giveParser()
   }
 
   #begin(): void {
@@ -324,29 +310,43 @@ export class Connection implements CallConnection, BodySource {
     else this.#socket.pause()
   }
 
-  /** What the parser refuses, or time: in the shape of every other fault, and the end of the connection. */
+  /** What the parser refuses, or time: the end of the connection. */
   #refuse(status: number, reason: string): void {
     const { streaming } = this.#outlet
-    const call = this.#call
+    // A request that has had its answer gets no second one.
+    const tells = this.#call !== undefined || this.#state === 'head'
     this.#abandonCall()
     if (streaming) return this.destroy()
-    // A request that has had its answer gets no second one.
-    if (call !== undefined || this.#state === 'head') {
-      const fault = new Fault('REQUEST_INVALID', `not a valid HTTP request: ${reason}`)
-      const { head, body } = faultAnswer(fault, undefined, status)
-      this.#outlet.whole(head, true, body)
+    const refuse = (): void => {
+      if (this.#state === 'closed') return
+      const { head, body } = refusalAnswer(status, reason)
+      if (tells) this.#outlet.whole(head, true, body)
+      this.#linger()
     }
-    this.#linger()
+    if (!this.#host.tarpit.holds(refuse, this.#host.nowMs)) return refuse()
+    this.#state = 'lingering'
+    this.#dueAtMs = Number.POSITIVE_INFINITY
+    if (!this.#consuming) this.#giveParser()
+    this.setFlowing(false)
   }
 
-  /** Ends our side and waits for the peer to end its own: closing at once would make the kernel reset what is on its way. */
+  /** The answer's body broke off: the end of the connection is the only way left to say so. */
+  #cutOff(error: Error | null): void {
+    this.#call?.brokeOff(error)
+    this.#abandonCall()
+    // Without chunks an orderly end would say that the answer is whole.
+    if (this.#chunkedAnswers) this.#linger()
+    else this.#socket.resetAndDestroy()
+  }
+
+  /** Ends our side and waits for the peer to end its own. */
   #linger(): void {
-    this.#giveParser()
+    if (this.#end !== undefined) return
     this.#state = 'lingering'
-    this.#dueAtMs = Number.POSITIVE_INFINITY // Until all has been sent.
+    if (!this.#consuming) this.#giveParser() // Not while it reads.
     this.#waiting = undefined
     this.#body = undefined
-    this.#socket.end()
+    this.#end = new Linger(this.#socket, this.#host)
     this.setFlowing(true)
   }
 
@@ -362,7 +362,7 @@ export class Connection implements CallConnection, BodySource {
         return this.#call === undefined ? this.#linger() : this.#probe.start()
       case 'counted':
       case 'chunked':
-        return this.destroy()
+        return this.#call === undefined ? this.#linger() : this.destroy()
       case 'lingering':
       case 'closed':
     }

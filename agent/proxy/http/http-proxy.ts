@@ -2,16 +2,20 @@ import { createServer, type ListenOptions, type Server, type Socket } from 'node
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
+import { connectionLimit } from '../connection-limit.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
 import type { ProxyLog } from '../log.ts'
 import { ByteBudget } from './byte-budget.ts'
 import { type CallConnection, type CallContext, HttpCall } from './call.ts'
 import { Connection } from './connection.ts'
+import { CutOffLog } from './cut-off-log.ts'
 import type { ConnectionHost, ConnectionTimes } from './connection-host.ts'
 import type { RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
 import { Llhttp } from './llhttp.ts'
 import { ParserPool, type RequestHead } from './request-parser.ts'
+import { Tarpit } from './tarpit.ts'
+import { TurnAway } from './turn-away.ts'
 
 /** For answers that are written but not yet sent when the proxy closes. */
 const FLUSH_MS = 250
@@ -30,7 +34,7 @@ export interface HttpProxyOptions {
   readonly log: ProxyLog
   /** Several processes listen on the port, and the kernel gives each of them its part of the connections; default: no. */
   readonly reusePort?: boolean
-  /** Default 10,000; connections above it are closed at once. */
+  /** Default 16,384, or three quarters of this process' descriptors; connections above it are answered 503. */
   readonly connectionsMax?: number
   /** Request line and header together, default 16 KiB; 431 above. */
   readonly headerBytesMax?: number
@@ -48,12 +52,14 @@ export interface HttpProxyOptions {
 export class HttpProxy implements ConnectionHost {
   readonly parsers: ParserPool
   readonly times: ConnectionTimes
+  readonly tarpit = new Tarpit()
   readonly bodyBytesMax: number
   nowMs = performance.now()
   readonly #server: Server
   readonly #context: CallContext
   readonly #connectionsMax: number
   readonly #connections = new Set<Connection>()
+  readonly #turnAway = new TurnAway()
   readonly #sweepMs: number
   #sweeper: NodeJS.Timeout | undefined
   #closing: Promise<void> | undefined
@@ -72,9 +78,9 @@ export class HttpProxy implements ConnectionHost {
       idleTimeoutMs: options.idleTimeoutMs ?? 75_000,
     }
     this.bodyBytesMax = bodyBytesMax
-    this.#connectionsMax = options.connectionsMax ?? 10_000
+    this.#connectionsMax = options.connectionsMax ?? connectionLimit(16_384, 0.75)
     const collecting = new ByteBudget(COLLECTING_BYTES_MAX)
-    this.#context = { invoker, bodyBytesMax, log, collecting }
+    this.#context = { invoker, bodyBytesMax, log, collecting, cutOffs: new CutOffLog(log) }
     this.#sweepMs = Math.min(1_000, Math.ceil(Math.min(...Object.values(this.times)) / 4))
     this.#server = createServer({ noDelay: true, allowHalfOpen: true })
     this.#server.on('connection', (socket) => this.#connect(socket))
@@ -146,13 +152,17 @@ export class HttpProxy implements ConnectionHost {
     this.#server.once('error', reject)
     this.#server.listen(where, () => {
       this.#server.off('error', reject)
+      this.#server.on('error', (error) => {
+        this.#context.log.warn({ err: error }, 'a connection could not be taken')
+      })
       resolve()
     })
     return promise
   }
 
   #connect(socket: Socket): void {
-    if (this.#connections.size >= this.#connectionsMax || this.closing) {
+    if (this.#connections.size >= this.#connectionsMax) return this.#turnAway.take(socket)
+    if (this.closing) {
       socket.destroy()
       return
     }

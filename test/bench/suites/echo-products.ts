@@ -47,8 +47,9 @@ export async function deploy(
   product: ProductScope,
   name: string,
   files: Readonly<Record<string, string>>,
+  settings: readonly string[] = [],
 ): Promise<void> {
   await using folder = await functionFolder(files)
-  const ran = await product.shoal('fn', 'deploy', folder.path, '--name', name)
+  const ran = await product.shoal('fn', 'deploy', folder.path, '--name', name, ...settings)
   if (ran.code !== 0) throw new Error(ran.stdout + ran.stderr)
 }

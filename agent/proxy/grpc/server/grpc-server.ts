@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Fault } from '#shared/fault.ts'
+import { connectionLimit } from '../../connection-limit.ts'
 import type { ProxyLog } from '../../log.ts'
 import type { HeaderList } from '#agent/invoke/index.ts'
 import { type AcceptHost, acceptCall } from './accept-call.ts'
@@ -17,7 +18,7 @@ export interface GrpcServerOptions extends Partial<ConnectionLimits> {
   readonly methods: ReadonlyMap<string, Method>
   readonly messageBytesMax: number
   readonly log: ProxyLog
-  /** Default 10,000; further ones are closed at once. */
+  /** Default 10,000, or a fifth of this process' descriptors; further ones are closed at once. */
   readonly connectionsMax?: number
   /** A request must be complete within this time, default 60,000. */
   readonly receiveMs?: number
@@ -64,7 +65,7 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
     }
     this.#receiveMs = options.receiveMs ?? 60_000
     this.#server = createServer((socket) => this.#accept(socket))
-    this.#server.maxConnections = options.connectionsMax ?? 10_000
+    this.#server.maxConnections = options.connectionsMax ?? connectionLimit(10_000, 0.2)
   }
 
   get closing(): boolean {

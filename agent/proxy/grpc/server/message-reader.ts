@@ -1,5 +1,5 @@
 import type { Budget } from './budget.ts'
-import { STATUS, StatusError } from './status.ts'
+import { pushback, STATUS, StatusError } from './status.ts'
 
 /** Bytes before each message: a flag, and the length. */
 export const PREFIX_BYTES = 5
@@ -123,5 +123,5 @@ const GROWTH = 4
 const BUSY = {
   code: STATUS.resourceExhausted,
   message: 'this node holds as many bytes of requests as it may',
-  trailers: ['shoal-retry', 'true', 'retry-after-ms', '1000'],
+  trailers: ['shoal-retry', 'true', ...pushback(1_000)],
 }

@@ -7,7 +7,7 @@ import type { Inflater } from './inflate.ts'
 import { type MessageLimits, MessageReader, type MessageSink } from './message-reader.ts'
 import type { MessageConsumer, Method } from './method.ts'
 import { type RequestHead, timeoutMsOf } from './request-head.ts'
-import { type Status, STATUS, StatusError, statusOf, trailersOf } from './status.ts'
+import { pushback, type Status, STATUS, StatusError, statusOf, trailersOf } from './status.ts'
 
 /** What a call needs of its server. */
 export interface CallHost extends MessageLimits {
@@ -272,7 +272,7 @@ const MESSAGES = {
   full: {
     code: STATUS.resourceExhausted,
     message: 'this node holds as many bytes of requests and answers as it may',
-    trailers: ['shoal-retry', 'true', 'retry-after-ms', '1000'],
+    trailers: ['shoal-retry', 'true', ...pushback(1_000)],
   },
 } as const satisfies Record<string, Status>
 

@@ -36,8 +36,14 @@ export function statusOf(fault: Fault): Status {
   const { grpc, retry } = FAULTS[fault.code]
   const trailers = ['shoal-code', fault.code, 'shoal-retry', String(retry)]
   const retryAfterMs = retryAfterMsOf(fault)
-  if (retryAfterMs !== undefined) trailers.push('retry-after-ms', String(retryAfterMs))
+  if (retryAfterMs !== undefined) trailers.push(...pushback(retryAfterMs))
   return { code: grpc, message: `${fault.code}: ${fault.message}`, trailers }
+}
+
+/** When to come back: for people and programs that look, and for gRPC clients that retry by themselves (gRFC A6). */
+export function pushback(retryAfterMs: number): HeaderList {
+  const ms = String(Math.ceil(retryAfterMs))
+  return ['retry-after-ms', ms, 'grpc-retry-pushback-ms', ms]
 }
 
 /** The status as header fields. */

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { callerLoad } from '#test/caller-load.ts'
+import { eventually } from '#test/eventually.ts'
+import { httpProxyScope, type HttpProxyScope } from '#test/http-proxy-scope.ts'
+import { percentile } from '#test/percentile.ts'
+import { childScope } from '#test/process.ts'
+
+const CHILD = fileURLToPath(new URL('../lib/garbage-callers-child.ts', import.meta.url))
+const MIB = 1024 * 1024
+const CONNECTIONS = 1_000
+const ROUND_MS = 700
+const ROUNDS_MAX = 5
+
+/** What callers of a function that takes 15 ms see: 100 calls a second, from a process of their own. */
+async function quietP99(scope: HttpProxyScope): Promise<number> {
+  const url = scope.url('/slow?ms=15')
+  const records = await callerLoad({ url, durationMs: ROUND_MS, perSecond: 100 })
+  assert.ok(records.length > 15, `${records.length} calls`)
+  assert.ok(records.every(({ status }) => status === 200))
+  return percentile(
+    records.map(({ tookMs }) => tookMs),
+    0.99,
+  )
+}
+
+const KINDS = {
+  garbage: 'bytes that are no request',
+  fields: 'headers with more fields than are read',
+  held: 'headers just within the limits that never end',
+}
+
+for (const [kind, what] of Object.entries(KINDS)) {
+  test(`1,000 connections that send ${what}: bounded memory, and others are served in time`, async (t) => {
+    await using scope = await httpProxyScope()
+    await quietP99(scope)
+    const alone: number[] = []
+    const beside: number[] = []
+    const rssBefore = process.memoryUsage.rss()
+    for (let round = 0; ; round += 1) {
+      alone.push(await quietP99(scope))
+      const args = [JSON.stringify({ port: scope.proxy.port, connections: CONNECTIONS, kind })]
+      await using _ = await childScope({ script: CHILD, args })
+      beside.push(await quietP99(scope))
+      if (Math.min(...beside) <= 3 * Math.min(...alone)) break
+      assert.ok(round < ROUNDS_MAX, `alone ${alone.join(' ')} ms, beside ${beside.join(' ')} ms`)
+    }
+    const grown = process.memoryUsage.rss() - rssBefore
+    t.diagnostic(
+      `${Math.round(grown / MIB)} MiB; p99 ${Math.min(...alone)}, ${Math.min(...beside)}`,
+    )
+    assert.ok(grown < 128 * MIB, `the front grew by ${grown} bytes`)
+    await eventually(() => scope.proxy.inFlight === 0)
+  })
+}
