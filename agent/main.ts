@@ -114,7 +114,7 @@ function openEngine({ config, installation, log }: Base): Engine {
   return new ProcessEngine({ folder, installation, images, env: process.env })
 }
 
-/** Nothing without Node's flag for it: see `AGENT_FLAGS` in deploy/bundle. */
+/** Nothing without Node's flag for it: see `deploy/agent-memory.ts`. */
 function openMemoryTrim(): Disposable {
   const { gc } = globalThis
   if (gc === undefined) return { [Symbol.dispose]: () => undefined }
