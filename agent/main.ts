@@ -23,7 +23,8 @@ import {
   ProcessEngine,
   type Engine,
 } from '#agent/handlers/index.ts'
-import { hostArch, MemoryTrim } from '#agent/health/index.ts'
+import { bodyGarbage, hostArch, MemoryTrim } from '#agent/health/index.ts'
+import { blocks, room } from '#agent/sockets/index.ts'
 import { systemClock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
@@ -118,6 +119,12 @@ function openEngine({ config, installation, log }: Base): Engine {
 function openMemoryTrim(): Disposable {
   const { gc } = globalThis
   if (gc === undefined) return { [Symbol.dispose]: () => undefined }
+  blocks.onGarbage = bodyGarbage({
+    young: () => gc({ type: 'minor', execution: 'sync' }),
+    all: () => gc({ type: 'major', execution: 'sync' }),
+    bytes: () => process.memoryUsage().arrayBuffers,
+    bytesMax: 2 * room.bodyBytes,
+  })
   return new MemoryTrim({ collect: () => gc({ type: 'major', flavor: 'last-resort' }) })
 }
 

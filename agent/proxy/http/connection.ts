@@ -8,29 +8,22 @@ import type { CallConnection, HttpCall } from './call.ts'
 import { readRequestFields, type RequestFields } from './fields.ts'
 import { type Framing, readFraming } from './framing.ts'
 import type { ConnectionHost } from './connection-host.ts'
+import type { State } from './connection-state.ts'
 import { Outlet } from './outlet.ts'
 import { PeerProbe } from './peer-probe.ts'
-import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './request-body.ts'
+import { READ_BUFFER, SHORT_BUFFER } from './read-buffer.ts'
+import {
+  type BodySource,
+  type BodyTarget,
+  DrainedBody,
+  noMemory,
+  StreamedBody,
+} from './request-body.ts'
 import type { RequestHead, RequestParser } from './request-parser.ts'
-
-/** All sockets read into this one buffer: what was read is consumed before the next read of any of them. */
-const READ_BUFFER = Buffer.allocUnsafeSlow(96 * 1024)
+import { Stillness } from './stillness.ts'
 
 /** After the last answer the peer has this long to end its side, so that no reset overtakes the answer. */
 const LINGER_MS = 1_000
-
-type State =
-  /** Between two requests. */
-  | 'idle'
-  | 'head'
-  /** In a body whose length is known; in one made of chunks. */
-  | 'counted'
-  | 'chunked'
-  /** The request has been read, its answer has not been sent. */
-  | 'read'
-  /** After the last answer: what still comes is thrown away. */
-  | 'lingering'
-  | 'closed'
 
 /**
  * One connection: requests come in, one at a time, and answers go out in their order.
@@ -64,6 +57,7 @@ export class Connection implements CallConnection, BodySource {
   /** This answer is the connection's last. */
   #last = false
   readonly #probe: PeerProbe
+  readonly #stillness = new Stillness()
 
   /** @param closed - called once, when nothing is left of it */
   constructor(accepted: Socket, host: ConnectionHost, closed: () => void) {
@@ -89,6 +83,10 @@ export class Connection implements CallConnection, BodySource {
   sweep(nowMs: number): void {
     const { requestTimeoutMs } = this.#host.times
     if (this.#outlet.isStalled(nowMs, requestTimeoutMs)) return this.destroy()
+    // What is promised to those who do not send, others wait for.
+    const wants = (this.#state === 'counted' || this.#state === 'chunked') && !this.#held
+    const isStill = this.#stillness.look(wants, this.#socket.bytesRead)
+    if (isStill && this.#host.budget.short) return this.#call?.cancel(noMemory())
     if (nowMs < this.#dueAtMs) return
     switch (this.#state) {
       case 'head':
@@ -131,14 +129,14 @@ export class Connection implements CallConnection, BodySource {
     this.#body = target
   }
 
-  stream(bytesMax: number): Readable {
+  stream(bytesMax: number): StreamedBody {
     const body = new StreamedBody(this, bytesMax)
     this.#body = body
     return body
   }
 
-  answer(head: AnswerHead, body: Buffer): void {
-    this.#outlet.whole(head, this.#isLast(), body)
+  answer(head: AnswerHead, body: Buffer, sent?: () => void): void {
+    this.#outlet.whole(head, this.#isLast(), body, sent)
     this.#callOver()
   }
 
@@ -190,13 +188,15 @@ export class Connection implements CallConnection, BodySource {
 
   #nextBuffer(): Buffer {
     const room = this.#state === 'counted' ? this.#body?.room() : undefined
-    if (room === undefined) this.#reading = READ_BUFFER
+    const starts = this.#state === 'idle' || this.#state === 'head'
+    if (starts && this.#host.budget.short) this.#reading = SHORT_BUFFER
+    else if (room === undefined) this.#reading = READ_BUFFER
     else this.#reading = room.length > this.#bytesLeft ? room.subarray(0, this.#bytesLeft) : room
     return this.#reading
   }
 
   #read(bytes: number): boolean {
-    if (this.#reading === READ_BUFFER) this.#consume(READ_BUFFER, 0, bytes)
+    if (this.#reading.buffer === READ_BUFFER.buffer) this.#consume(READ_BUFFER, 0, bytes)
     else if (this.#state === 'counted') this.#filled(bytes)
     return true
   }

@@ -1,10 +1,10 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker } from '#agent/invoke/index.ts'
+import { type BodyBudget, bodyBudget } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
 import type { ProxyLog } from '../log.ts'
-import { ByteBudget } from './byte-budget.ts'
 import { type CallConnection, type CallContext, HttpCall } from './call.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionHost, ConnectionTimes } from './connection-host.ts'
@@ -16,9 +16,6 @@ import { ParserPool, type RequestHead } from './request-parser.ts'
 /** For answers that are written but not yet sent when the proxy closes. */
 const FLUSH_MS = 250
 
-/** Of small bodies, and those of calls in the background, that are being received at one moment; above it small ones are streamed. */
-const COLLECTING_BYTES_MAX = 64 * 1024 * 1024
-
 export interface HttpProxyOptions {
   /** `::` is dual-stack. */
   readonly host: string
@@ -28,6 +25,8 @@ export interface HttpProxyOptions {
   /** Bound of a request's body. */
   readonly bodyBytesMax: number
   readonly log: ProxyLog
+  /** For bodies, both ways; default: that of the process. */
+  readonly budget?: BodyBudget
   /** Default 10,000; connections above it are closed at once. */
   readonly connectionsMax?: number
   /** Request line and header together, default 16 KiB; 431 above. */
@@ -47,6 +46,7 @@ export class HttpProxy implements ConnectionHost {
   readonly parsers: ParserPool
   readonly times: ConnectionTimes
   readonly bodyBytesMax: number
+  readonly budget: BodyBudget
   nowMs = performance.now()
   readonly #server: Server
   readonly #context: CallContext
@@ -59,7 +59,7 @@ export class HttpProxy implements ConnectionHost {
   #inFlight = 0
 
   private constructor(options: HttpProxyOptions) {
-    const { invoker, bodyBytesMax, log } = options
+    const { invoker, bodyBytesMax, log, budget = bodyBudget } = options
     this.parsers = new ParserPool(new Llhttp(), {
       headerBytesMax: options.headerBytesMax ?? 16 * 1024,
       headerFieldsMax: options.headerFieldsMax ?? 128,
@@ -70,9 +70,9 @@ export class HttpProxy implements ConnectionHost {
       idleTimeoutMs: options.idleTimeoutMs ?? 75_000,
     }
     this.bodyBytesMax = bodyBytesMax
+    this.budget = budget
     this.#connectionsMax = options.connectionsMax ?? 10_000
-    const collecting = new ByteBudget(COLLECTING_BYTES_MAX)
-    this.#context = { invoker, bodyBytesMax, log, collecting }
+    this.#context = { invoker, bodyBytesMax, log, budget }
     this.#sweepMs = Math.min(1_000, Math.ceil(Math.min(...Object.values(this.times)) / 4))
     this.#server = createServer({ noDelay: true, allowHalfOpen: true })
     this.#server.on('connection', (socket) => this.#connect(socket))
