@@ -26,6 +26,7 @@ import {
   type NotReady,
 } from '#agent/health/index.ts'
 import { InvokeRouter } from '#agent/invoke/index.ts'
+import { room } from '#agent/sockets/index.ts'
 import { Reconciler } from '#agent/reconcile/index.ts'
 import type { Clock } from '#shared/clock.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
@@ -36,6 +37,8 @@ import packageFile from '../package.json' with { type: 'json' }
 /** Kept functions are routed within milliseconds; an engine that is away must not keep the ports closed. */
 const ROUTED_WITHIN_MS = 1_000
 const HOST_SAMPLE_AGE_MS = 1_000
+/** Bodies kept for calls in the background. */
+const ASYNC_BYTES_MAX = 64 * 1024 * 1024
 
 /** What is open before the first command is known. */
 export interface Base {
@@ -124,7 +127,11 @@ export class Agent implements AsyncDisposable {
     const child = (part: string): Logger => log.child({ [LOG_KEYS.part]: part })
     const inside = (name: string): string => join(config.agentData, name)
     const logs = await LogBook.open({ folder: inside('logs'), log: child('logs') })
-    const router = new InvokeRouter({ log: child('invoke'), callsMax: config.callsMax })
+    const router = new InvokeRouter({
+      log: child('invoke'),
+      callsMax: config.callsMax,
+      asyncBytesMax: Math.min(ASYNC_BYTES_MAX, room.bodyBytes),
+    })
     // The callbacks run later, when the agent that they name is there.
     const link = new NatsLink({
       identity,

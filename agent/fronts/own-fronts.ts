@@ -39,16 +39,17 @@ export class OwnFronts implements Fronts, AsyncDisposable {
     ): Promise<number> => {
       const port = options.ports[name]
       if (port < 0) return 0
-      const part = log.child({ [LOG_KEYS.part]: name })
+      const own = log.child({ [LOG_KEYS.part]: name })
       const reusePort = workers > 1
-      const opened = await listen({ host, port, invoker, bodyBytesMax, log: part, reusePort })
+      const opened = await listen({ host, port, invoker, bodyBytesMax, log: own, reusePort })
       proxies.push(opened)
       return opened.port
     }
     const shared = (most: number): number => Math.ceil(most / workers)
-    const connectionsMax = shared(CONNECTIONS_MAX)
+    // One process goes by its descriptors.
+    const part = workers > 1 ? { connectionsMax: shared(CONNECTIONS_MAX) } : {}
     try {
-      const http = await open('http', (common) => HttpProxy.listen({ ...common, connectionsMax }))
+      const http = await open('http', (common) => HttpProxy.listen({ ...common, ...part }))
       const coap = await open('coap', (common) =>
         CoapProxy.listen({
           ...common,
@@ -58,9 +59,7 @@ export class OwnFronts implements Fronts, AsyncDisposable {
           dedupBytesMax: shared(32 * MIB),
         }),
       )
-      const grpc = await open('grpc', (common) =>
-        GrpcProxy.listen({ ...common, server: { connectionsMax } }),
-      )
+      const grpc = await open('grpc', (common) => GrpcProxy.listen({ ...common, server: part }))
       return new OwnFronts({ http, coap, grpc }, proxies)
     } catch (error) {
       await Promise.all(proxies.map((proxy) => proxy.close(0)))

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream'
+import type { BlockLease } from '#agent/sockets/index.ts'
 
 /** Header fields in order, names lower-case, flat: name, value, name, value, ... */
 export type HeaderList = readonly string[]
@@ -19,6 +20,8 @@ export interface Invocation {
   readonly query: string
   readonly headers: HeaderList
   readonly body: Body
+  /** Of the body's memory, when it is used again. Only for a body of at most `FRAME_LIMITS.windowBytesMin`, which one frame holds. */
+  readonly lease?: BlockLease | undefined
   readonly protocol: Protocol
   /** Goes to the function as `shoal-request-id`, and into its log lines. */
   readonly requestId: string

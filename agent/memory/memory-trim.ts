@@ -1,3 +1,6 @@
+import { blocks, room } from '#agent/sockets/index.ts'
+import { bodyGarbage } from './body-garbage.ts'
+
 const LOOK_EVERY_MS = 5_000
 /** Heartbeats and samples stay below; a call a second does not. */
 const QUIET_CPU_SHARE = 0.02
@@ -52,10 +55,16 @@ export class MemoryTrim implements Disposable {
   }
 }
 
-/** Nothing without Node's flag for it: see `AGENT_FLAGS` in deploy/bundle. */
+/** Nothing without Node's flag for it: see `deploy/agent-memory.ts`. */
 export function startMemoryTrim(): Disposable {
   const { gc } = globalThis
   if (gc === undefined) return { [Symbol.dispose]: () => undefined }
+  blocks.onGarbage = bodyGarbage({
+    young: () => gc({ type: 'minor', execution: 'sync' }),
+    all: () => gc({ type: 'major', execution: 'sync' }),
+    bytes: () => process.memoryUsage().arrayBuffers,
+    bytesMax: 2 * room.bodyBytes,
+  })
   return new MemoryTrim({ collect: () => gc({ type: 'major', flavor: 'last-resort' }) })
 }
 

@@ -1,10 +1,12 @@
+import { room } from './room.ts'
+
 /** Sizes that are kept: powers of two with room for a head, up to the largest frame. */
 const SIZES = [72, 136, 264, 520, 1088].map((kib) => kib * 1024)
 /** Below this the garbage collector is cheap enough. */
 const TAKEN_BYTES_MIN = 32 * 1024
 
-/** Of blocks that nobody has at the moment. */
-const KEPT_BYTES_MAX = 8 * 1024 * 1024
+/** Of blocks that nobody has at the moment: enough for many calls that begin and end together. */
+const KEPT_BYTES_MAX = Math.min(16 * 1024 * 1024, room.bodyBytes)
 
 /**
  * Memory for large bodies, used again: what each of them took anew cost a third of the agent's time in garbage collection, and
@@ -19,8 +21,12 @@ export class Blocks {
   /** Blocks in somebody's hands. */
   readonly #lent = new WeakSet<ArrayBufferLike>()
   #keptBytes = 0
+  #newBytes = 0
   #wanted = false
   #timer: NodeJS.Timeout | undefined
+
+  /** Told of each so many bytes of new memory; see `Room.garbageBytes`. */
+  onGarbage: (() => void) | undefined
 
   /** @param keptMs - blocks that nobody has wanted for this long are given up, default 5,000 */
   constructor(keptMs = 5_000) {
@@ -30,10 +36,14 @@ export class Blocks {
   /** A buffer of that length, with anything in it. */
   take(bytes: number): Buffer {
     const size = bytes < TAKEN_BYTES_MIN ? -1 : SIZES.findIndex((most) => bytes <= most)
-    if (size === -1) return Buffer.allocUnsafe(bytes)
+    if (size === -1) {
+      this.tookNew(bytes)
+      return Buffer.allocUnsafe(bytes)
+    }
     this.#wanted = true
     const kept = this.#kept[size]?.pop()
-    if (kept !== undefined) this.#keptBytes -= kept.byteLength
+    if (kept === undefined) this.tookNew(bytes)
+    else this.#keptBytes -= kept.byteLength
     const memory = kept ?? Buffer.allocUnsafeSlow(SIZES[size] ?? bytes).buffer
     this.#lent.add(memory)
     return Buffer.from(memory, 0, bytes)
@@ -50,6 +60,17 @@ export class Blocks {
 
   get keptBytes(): number {
     return this.#keptBytes
+  }
+
+  /**
+   * Somebody has taken new memory for bodies, here or elsewhere. The engine sees that bodies are garbage, but not how near the process is
+   * to its limit: it lets 64 MiB and more of them wait.
+   */
+  tookNew(bytes: number): void {
+    this.#newBytes += bytes
+    if (this.#newBytes < room.garbageBytes) return
+    this.#newBytes = 0
+    this.onGarbage?.()
   }
 
   #giveUp(): void {

@@ -1,7 +1,11 @@
 /**
- * What several parts need around the sockets that they accept: reading into memory of their own, and memory that is used again.
+ * What several parts need around the sockets that they accept: reading into memory of their own, memory that is used again, and how
+ * much of it all calls may have.
  * Depends on node:net.
- * Used by invoke/ and proxy/http.
+ * Used by invoke/, proxy/ and the composition root.
  */
+export { BlockLease } from './block-lease.ts'
 export { Blocks, blocks } from './blocks.ts'
+export { BodyBudget, bodyBudget } from './body-budget.ts'
+export { type Room, room, roomOf } from './room.ts'
 export { withReadBuffer } from './with-read-buffer.ts'

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import * as fc from 'fast-check'
+import { BodyBudget } from '#agent/sockets/index.ts'
 import { eventually } from '#test/eventually.ts'
 import {
   BLOCK,
@@ -92,7 +93,7 @@ test('a peer that reads nothing is read no further: what is to be answered stays
 test('answers that nobody takes: so many bytes are held and no more, and each only for a while', async () => {
   await using scope = await grpcProxyScope({
     bodyBytesMax: 8 * 1024 * 1024,
-    server: { stalledMs: 1_500 },
+    server: { stalledMs: 1_500, budget: new BodyBudget(64 * 1024 * 1024) },
   })
   const { port } = scope.proxy
   using deaf = await RawH2.greet(port, setting(4, 0))
@@ -113,7 +114,8 @@ test('answers that nobody takes: so many bytes are held and no more, and each on
 test('requests that are large and never end, packed or not, are held up to so many bytes', async () => {
   const MIB = 1024 * 1024
   for (const packed of [true, false]) {
-    await using scope = await grpcProxyScope({ bodyBytesMax: 8 * MIB })
+    const server = { budget: new BodyBudget(64 * MIB) }
+    await using scope = await grpcProxyScope({ bodyBytesMax: 8 * MIB, server })
     await using client = await http2Client(scope.proxy.port)
     const message = invokeMessage('echo', Buffer.alloc(8 * MIB))
     const frame = packed ? grpcFrame(gzipSync(message), 1) : grpcFrame(message)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import * as fc from 'fast-check'
-import { Budget } from '#agent/proxy/grpc/server/budget.ts'
+import { BodyBudget } from '#agent/sockets/index.ts'
 import { ConnectionError } from '#agent/proxy/grpc/server/h2/format.ts'
 import { FrameReader } from '#agent/proxy/grpc/server/h2/frame-reader.ts'
 import { encodeHeader } from '#agent/proxy/grpc/server/h2/header-block.ts'
@@ -156,7 +156,7 @@ it('messages are the same however the bytes are cut; nothing stays held, and wha
       fc.array(fc.uint8Array({ maxLength: 3_000 }), { maxLength: 5 }),
       fc.array(fc.nat(), { maxLength: 20 }),
       (messages, cuts) => {
-        const budget = new Budget(1_000_000)
+        const budget = new BodyBudget(1_000_000)
         const seen: string[] = []
         const sink = { message: (bytes: Buffer) => void seen.push(bytes.toString('hex')) }
         const reader = new MessageReader(sink, { messageBytesMax: 3_000, budget })
@@ -172,7 +172,7 @@ it('messages are the same however the bytes are cut; nothing stays held, and wha
     ),
     { numRuns: 300 },
   )
-  const budget = new Budget(10_000)
+  const budget = new BodyBudget(10_000)
   const reader = new MessageReader({ message() {} }, { messageBytesMax: 8_000_000, budget })
   const announced = Buffer.alloc(105)
   announced.writeUInt32BE(8_000_000, 1)

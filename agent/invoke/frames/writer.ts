@@ -36,8 +36,8 @@ export class FrameWriter {
   #from = 0
   #at = 0
   #chunks: Buffer[] = []
-  /** Blocks among the chunks: nobody looks at them any more when the batch has been written. */
-  #spent: Buffer[] = []
+  /** To be called when the batch has been written. */
+  #written: (() => void)[] = []
   #scheduled = false
   #closed = false
 
@@ -49,6 +49,7 @@ export class FrameWriter {
    * @param head - method, path, query, names and values joined by "\n"
    * @param headBytes - its length in UTF-8
    * @param body - first bytes of the body: `body[0, bodyBytes)`; must stay unchanged until written
+   * @param written - called when the kernel has taken it
    */
   request(
     id: number,
@@ -58,6 +59,7 @@ export class FrameWriter {
     headBytes: number,
     body: Buffer,
     bodyBytes: number,
+    written?: () => void,
   ): void {
     const slab = this.#reserve(HEADER_BYTES + 6 + headBytes)
     let at = writeHeader(slab, this.#at, 6 + headBytes + bodyBytes, FRAME.request, flags, id)
@@ -68,6 +70,7 @@ export class FrameWriter {
     slab.write(head, at)
     this.#at = at + headBytes
     if (bodyBytes > 0) this.#body(slab, body, 0, bodyBytes)
+    if (written !== undefined) this.#written.push(written)
     this.#schedule()
   }
 
@@ -95,7 +98,8 @@ export class FrameWriter {
     this.#at = at + 4 + headBytes
     if (bodyBytes > 0) {
       this.#body(slab, body, 0, bodyBytes)
-      if (bodyBytes === body.length && bodyBytes > COPIED_BYTES_MAX) this.#spent.push(body)
+      if (bodyBytes === body.length && bodyBytes > COPIED_BYTES_MAX)
+        this.#written.push(() => blocks.give(body))
     }
     this.#schedule()
   }
@@ -116,7 +120,7 @@ export class FrameWriter {
     const slab = this.#reserve(HEADER_BYTES)
     this.#at = writeHeader(slab, this.#at, end - start, FRAME.data, flags, id)
     if (end > start) this.#body(slab, body, start, end)
-    if (spent) this.#spent.push(body)
+    if (spent) this.#written.push(() => blocks.give(body))
     this.#schedule()
   }
 
@@ -157,13 +161,13 @@ export class FrameWriter {
     this.#cut()
     const chunks = this.#chunks
     const output = this.#output
-    const spent = this.#spent
+    const written = this.#written
     const last = chunks.length - 1
     if (last > 0) output.cork()
     for (let at = 0; at < last; at += 1) output.write(chunks[at] ?? NO_BYTES)
-    if (spent.length > 0) {
-      this.#spent = []
-      output.write(chunks[last] ?? NO_BYTES, () => spent.forEach(giveBlock))
+    if (written.length > 0) {
+      this.#written = []
+      output.write(chunks[last] ?? NO_BYTES, () => written.forEach(call))
     } else if (last >= 0) output.write(chunks[last] ?? NO_BYTES)
     if (last > 0) output.uncork()
     chunks.length = 0
@@ -177,7 +181,7 @@ export class FrameWriter {
   close(): void {
     this.#closed = true
     this.#chunks = []
-    this.#spent = []
+    this.#written = []
     // Not given back: the socket may still refer to it.
     this.#slab = undefined
   }
@@ -222,8 +226,8 @@ export class FrameWriter {
 
 const NO_BYTES = Buffer.alloc(0)
 
-function giveBlock(block: Buffer): void {
-  blocks.give(block)
+function call(told: () => void): void {
+  told()
 }
 
 function writeHeader(

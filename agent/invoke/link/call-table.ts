@@ -70,7 +70,8 @@ export class CallTable implements BodyFeed {
       const inline = Math.min(body.length, this.#windowBytes)
       const last = inline === body.length
       const flags = last ? END : 0
-      this.#writer.request(slot.id, flags, deadlineMs, head, bytes, body, inline)
+      const written = call.invocation.lease?.send()
+      this.#writer.request(slot.id, flags, deadlineMs, head, bytes, body, inline, written)
       slot.sentEnd = last
       if (last) return
       slot.sender = new BufferSender(

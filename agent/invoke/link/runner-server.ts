@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { chmod, lstat, unlink } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import type { Server, Socket } from 'node:net'
+import { room } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { FRAME_LIMITS } from '../frames/index.ts'
 import { Connection } from './connection.ts'
@@ -27,7 +28,7 @@ export interface RunnerServerOptions {
   readonly onLink: (link: RunnerLink) => void
   /** A connection was turned away before it became a link: wrong id, no common version, no HELLO in time, another protocol. */
   readonly onRefused?: (reason: string) => void
-  /** Body bytes that each side of a call may send ahead; 65,536 to 1,048,576, default 262,144. */
+  /** Body bytes that each side of a call may send ahead; 65,536 to 1,048,576, default 262,144, or less where memory is short. */
   readonly windowBytes?: number
   /** Default 5,000. */
   readonly helloTimeoutMs?: number
@@ -48,7 +49,7 @@ export class RunnerServer implements AsyncDisposable {
 
   /** @throws Fault `CONFIG_INVALID` (path too long), `STORAGE` (cannot listen there) */
   static async listen(options: RunnerServerOptions): Promise<RunnerServer> {
-    const { socketPath, windowBytes = FRAME_LIMITS.windowBytes } = options
+    const { socketPath, windowBytes = room.windowBytes } = options
     const pathBytes = Buffer.byteLength(socketPath)
     if (pathBytes > SOCKET_PATH_BYTES_MAX) {
       throw new Fault(
@@ -116,7 +117,7 @@ export class RunnerServer implements AsyncDisposable {
     }
     const greeting = new Greeting({
       handlerId: this.#options.handlerId,
-      windowBytes: this.#options.windowBytes ?? FRAME_LIMITS.windowBytes,
+      windowBytes: this.#options.windowBytes ?? room.windowBytes,
       timeoutMs: this.#options.helloTimeoutMs ?? 5_000,
       onHello: (connection, hello) => {
         this.#greetings.delete(greeting)
@@ -133,7 +134,7 @@ export class RunnerServer implements AsyncDisposable {
 
   #open(connection: Connection, hello: RunnerHello): void {
     this.#link?.replace()
-    const windowBytes = this.#options.windowBytes ?? FRAME_LIMITS.windowBytes
+    const windowBytes = this.#options.windowBytes ?? room.windowBytes
     const link = new RunnerLink(connection, hello, windowBytes)
     connection.handTo(link)
     this.#link = link

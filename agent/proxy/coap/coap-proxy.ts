@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker, Result } from '#agent/invoke/index.ts'
+import { room } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { faultOf } from '../fault-answer.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
@@ -33,9 +34,12 @@ export interface CoapProxyOptions {
   readonly reusePort?: boolean
   /** Requests at once, default 4,096; 4.29 above. */
   readonly inFlightMax?: number
-  /** Bytes of the bodies of these requests, default 64 MiB or eight of the largest; 4.29 above. */
+  /** Bytes of the bodies of these requests, default 64 MiB or eight of the largest, less where memory is short; 4.29 above. */
   readonly inFlightBytesMax?: number
-  /** Message ids that are remembered, default 65,536, and bytes with their responses, default 32 MiB. */
+  /**
+   * Message ids that are remembered, default 65,000 (with those in work they fit the table's 65,536 rows), and bytes with their responses,
+   * default 32 MiB or half of what bodies may have.
+   */
   readonly dedupEntriesMax?: number
   readonly dedupBytesMax?: number
   /** A response that takes longer gets an empty ACK first, default 1,000. */
@@ -93,8 +97,9 @@ export class CoapProxy {
     this.#options = options
     this.#inFlightMax = options.inFlightMax ?? 4096
     this.#inFlightBytesMax =
-      options.inFlightBytesMax ?? Math.max(64 * 1024 * 1024, 8 * bodyBytesMax)
-    const bytesMax = Math.max(32 * 1024 * 1024, 4 * bodyBytesMax)
+      options.inFlightBytesMax ??
+      Math.min(room.bodyBytes, Math.max(64 * 1024 * 1024, 8 * bodyBytesMax))
+    const bytesMax = Math.min(room.bodyBytes, Math.max(32 * 1024 * 1024, 4 * bodyBytesMax))
     const kept = { bytesMax, lifetimeMs: TRANSFER_LIFETIME_MS, nowMs }
     this.#assembler = new Assembler({ ...kept, bodyBytesMax })
     this.#slicer = new Slicer(kept)
@@ -127,8 +132,8 @@ export class CoapProxy {
       nowMs: options.nowMs ?? (() => performance.now()),
       ackDelayMs: options.ackDelayMs ?? 1_000,
       ackTimeoutMs: options.ackTimeoutMs ?? ACK_TIMEOUT_MS,
-      dedupEntriesMax: options.dedupEntriesMax ?? 65_536,
-      dedupBytesMax: options.dedupBytesMax ?? 32 * 1024 * 1024,
+      dedupEntriesMax: options.dedupEntriesMax ?? 65_000,
+      dedupBytesMax: options.dedupBytesMax ?? Math.min(32 * 1024 * 1024, room.bodyBytes / 2),
     }
     try {
       proxy.#endpoint = await listenDualStack(host, (address) =>

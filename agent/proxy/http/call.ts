@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { Body, Invocation, Invoker, Result } from '#agent/invoke/index.ts'
+import { type BlockLease, type BodyBudget, room } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { guessContentType, guessStreamContentType } from '../content-type.ts'
 import { faultOf } from '../fault-answer.ts'
@@ -7,24 +8,37 @@ import type { ProxyLog } from '../log.ts'
 import { requestIdOf } from '../request-id.ts'
 import { faultAnswer } from './answer-fault.ts'
 import { type AnswerHead, fieldLines } from './answer-head.ts'
-import type { ByteBudget } from './byte-budget.ts'
 import type { CutOffLog } from './cut-off-log.ts'
 import { Caller } from '../caller.ts'
 import { type AnswerFields, readAnswerFields, type RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
-import { type BodyTarget, bodyTooLarge, CountedBody, GatheredBody } from './request-body.ts'
+import { HeldBody } from './held-body.ts'
+import {
+  type BodyTarget,
+  bodyTooLarge,
+  CountedBody,
+  GatheredBody,
+  noMemory,
+  tooManyBodies,
+} from './request-body.ts'
 import type { RequestHead } from './request-parser.ts'
-import { readTarget } from './target.ts'
+import { isDecodable, readTarget } from './target.ts'
 
 /** Up to here a body is read whole before the function is called; above it is streamed. */
 const COLLECT_BYTES_MAX = 64 * 1024
+/** What a streamed call holds at most, both ways: what may be sent ahead, and what the sockets have not taken. */
+const STREAM_BYTES = 2 * room.windowBytes + 256 * 1024
+/** Answers below this are not counted: most leave at once. */
+const ANSWER_BYTES_MIN = 16 * 1024
+/** For a body's turn to be received; then the caller is told to try again. */
+const TURN_MS = 10_000
 
 export interface CallContext {
   readonly invoker: Invoker
   readonly bodyBytesMax: number
   readonly log: ProxyLog
-  /** Bodies being collected at one moment take memory before any limit of a function applies. */
-  readonly collecting: ByteBudget
+  /** Bodies take memory before any limit of a function applies. */
+  readonly budget: BodyBudget
   readonly cutOffs: CutOffLog
 }
 
@@ -34,9 +48,11 @@ export interface CallConnection {
   continue(): void
   /** Where the body shall go. */
   readTo(target: BodyTarget): void
-  stream(bytesMax: number): Readable
-  /** Sends the answer, and with it the call has ended. */
-  answer(head: AnswerHead, body: Buffer): void
+  stream(bytesMax: number): Readable & BodyTarget
+  /** Goes on reading, or stops. */
+  setFlowing(flowing: boolean): void
+  /** Sends the answer, and with it the call has ended. `sent`: the kernel has it, or never will. */
+  answer(head: AnswerHead, body: Buffer, sent?: () => void): void
   /** As `answer`; when the body has been handed over, the call is told to `finish`. */
   answerStream(head: AnswerHead, body: Readable): void
   /** Ends the connection at once. */
@@ -57,6 +73,9 @@ export class HttpCall {
   #awaited: Readable | undefined
   #bodyFault: Fault | undefined
   #promisedBytes = 0
+  #lease: BlockLease | undefined
+  /** Gives up waiting for memory. */
+  #stopWaiting: (() => void) | undefined
   #state: 'open' | 'streaming' | 'over' = 'open'
 
   constructor(
@@ -97,6 +116,7 @@ export class HttpCall {
         query,
         headers: this.#fields.forFunction,
         body,
+        lease: this.#lease,
         protocol: background ? 'async' : 'http',
         requestId: this.#requestId,
         deadlineMs,
@@ -109,7 +129,7 @@ export class HttpCall {
   /** The caller has gone: cancels the function's work, and there is nobody to answer. */
   abandon(): void {
     if (this.#state === 'over') return
-    this.#end('over')
+    this.#end()
     this.#caller.leave(new Fault('CALLER_GONE', 'the caller has gone'))
     this.#awaited?.destroy()
     this.#stream?.destroy()
@@ -125,7 +145,7 @@ export class HttpCall {
 
   /** The streamed answer has been handed to the connection. */
   finish(): void {
-    this.#end('over')
+    this.#end()
     this.#stream?.destroy()
   }
 
@@ -141,35 +161,69 @@ export class HttpCall {
     const { contentLength, chunked } = this.#framing
     const { background } = this.#fields
     if (!chunked && contentLength === 0) return call(NOTHING)
-    this.#connection.continue()
     const { bodyBytesMax } = this.#context
-    const done = (body: Buffer | Fault): void => {
-      this.#giveBack()
+    const done = (body: Buffer | Fault, lease?: BlockLease): void => {
+      // A call in the background keeps its body for as long as it likes.
+      if (!background) this.#lease = lease
       if (this.#state !== 'open') return
       if (Buffer.isBuffer(body)) call(body)
       else this.#fail(body)
     }
-    if (!chunked && contentLength <= COLLECT_BYTES_MAX && this.#promise(contentLength)) {
-      return this.#connection.readTo(new CountedBody(contentLength, done))
+    if (!chunked && contentLength <= COLLECT_BYTES_MAX) {
+      return this.#inTurn(contentLength, () => {
+        const body = new CountedBody(contentLength, done)
+        this.#connection.readTo(body)
+        return body
+      })
     }
     if (!background) {
-      this.#stream = this.#connection.stream(bodyBytesMax)
-      return call(this.#stream)
+      const bytes = chunked ? STREAM_BYTES : Math.min(STREAM_BYTES, 2 * contentLength)
+      return this.#inTurn(bytes, () => {
+        const stream = this.#connection.stream(bodyBytesMax)
+        this.#stream = stream
+        call(stream)
+        return stream
+      })
     }
     // A call in the background outlives the connection, so its body must be here before the 202.
     if (!this.#promise(chunked ? bodyBytesMax : contentLength)) return this.#fail(tooManyBodies())
+    this.#connection.continue()
     this.#connection.readTo(new GatheredBody(bodyBytesMax, done))
   }
 
+  /** Receives the body as soon as there is memory for it; until then the caller is not read from. */
+  #inTurn(bytes: number, receive: () => BodyTarget): void {
+    if (this.#promise(bytes)) {
+      this.#connection.continue()
+      receive()
+      return
+    }
+    const held = new HeldBody(this.#connection)
+    this.#connection.readTo(held)
+    const late = setTimeout(() => this.#fail(noMemory()), TURN_MS)
+    const forget = this.#context.budget.wait(bytes, (taken) => {
+      this.#promisedBytes = taken
+      this.#stopWaiting?.()
+      this.#connection.continue()
+      held.open(receive())
+    })
+    this.#stopWaiting = () => {
+      this.#stopWaiting = undefined
+      clearTimeout(late)
+      forget()
+    }
+  }
+
   #promise(bytes: number): boolean {
-    if (!this.#context.collecting.take(bytes)) return false
+    if (!this.#context.budget.take(bytes)) return false
     this.#promisedBytes = bytes
     return true
   }
 
   #giveBack(): void {
+    this.#stopWaiting?.()
     if (this.#promisedBytes === 0) return
-    this.#context.collecting.give(this.#promisedBytes)
+    this.#context.budget.give(this.#promisedBytes)
     this.#promisedBytes = 0
   }
 
@@ -197,6 +251,7 @@ export class HttpCall {
   }
 
   #answer(result: Result): void {
+    this.#lease?.end()
     if (this.#state !== 'open') return destroyBody(result.body)
     const { status, body } = result
     if (!(status >= 200 && status <= 599)) {
@@ -275,7 +330,7 @@ export class HttpCall {
 
   #fail(error: unknown): void {
     if (this.#state !== 'open') return
-    this.#end('over')
+    this.#end()
     const fault = faultOf(error, this.#requestId, this.#context.log)
     const { head, body } = faultAnswer(fault, this.#requestId)
     this.#connection.answer(head, this.#head.method === 'HEAD' ? NOTHING : body)
@@ -283,13 +338,22 @@ export class HttpCall {
   }
 
   #send(status: number, lines: string, dated: boolean, body: Buffer): void {
-    this.#end('over')
-    this.#connection.answer({ status, lines: lines + this.#idLine(), dated }, body)
+    this.#end()
+    this.#connection.answer(
+      { status, lines: lines + this.#idLine(), dated },
+      body,
+      this.#count(body),
+    )
     this.#stream?.destroy()
   }
 
   #sendStream(status: number, lines: string, { dated }: AnswerFields, body: Readable): void {
-    this.#end('streaming')
+    this.#state = 'streaming'
+    // Without a body of its own to count by.
+    if (this.#promisedBytes === 0) {
+      this.#context.budget.force(STREAM_BYTES)
+      this.#promisedBytes = STREAM_BYTES
+    }
     this.#connection.answerStream({ status, lines: lines + this.#idLine(), dated }, body)
   }
 
@@ -297,8 +361,16 @@ export class HttpCall {
     return `x-request-id: ${this.#requestId}\r\n`
   }
 
-  #end(state: 'streaming' | 'over'): void {
-    this.#state = state
+  /** Counts an answer that waits for its caller to take it. */
+  #count({ length }: Buffer): (() => void) | undefined {
+    if (length < ANSWER_BYTES_MIN) return undefined
+    const { budget } = this.#context
+    budget.force(length)
+    return () => budget.give(length)
+  }
+
+  #end(): void {
+    this.#state = 'over'
     this.#giveBack()
   }
 }
@@ -323,22 +395,6 @@ function typeLine(type: string): string {
 
 function destroyBody(body: Body): void {
   if (!Buffer.isBuffer(body)) body.destroy()
-}
-
-function tooManyBodies(): Fault {
-  return new Fault('FUNCTION_SATURATED', 'too many bodies are being received', {
-    retryAfterMs: 1_000,
-  })
-}
-
-function isDecodable(path: string): boolean {
-  if (!path.includes('%')) return true
-  try {
-    decodeURIComponent(path)
-    return true
-  } catch {
-    return false
-  }
 }
 
 function readDeadlineMs(value: string | undefined): number | undefined | 'invalid' {

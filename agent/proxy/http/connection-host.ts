@@ -1,3 +1,4 @@
+import type { BodyBudget } from '#agent/sockets/index.ts'
 import type { CallConnection, HttpCall } from './call.ts'
 import type { RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
@@ -17,6 +18,7 @@ export interface ConnectionHost {
   readonly tarpit: Tarpit
   /** Of a request's body, and of one that is thrown away. */
   readonly bodyBytesMax: number
+  readonly budget: BodyBudget
   /** The proxy is stopping: every answer is its connection's last. */
   readonly closing: boolean
   /** Monotonic, and coarse: due times count from here and are looked at as seldom as this changes. */

@@ -12,9 +12,16 @@ import type { ConnectionState } from './connection-state.ts'
 import { Linger } from './linger.ts'
 import { Outlet } from './outlet.ts'
 import { PeerProbe } from './peer-probe.ts'
-import { READ_BUFFER } from './read-buffer.ts'
-import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './request-body.ts'
+import { READ_BUFFER, SHORT_BUFFER } from './read-buffer.ts'
+import {
+  type BodySource,
+  type BodyTarget,
+  DrainedBody,
+  noMemory,
+  StreamedBody,
+} from './request-body.ts'
 import type { RequestHead, RequestParser } from './request-parser.ts'
+import { Stillness } from './stillness.ts'
 
 /**
  * One connection: requests come in, one at a time, and answers go out in their order.
@@ -50,6 +57,7 @@ export class Connection implements CallConnection, BodySource {
   /** In state `lingering`. */
   #end: Linger | undefined
   readonly #probe: PeerProbe
+  readonly #stillness = new Stillness()
 
   /** @param closed - called once, when nothing is left of it */
   constructor(accepted: Socket, host: ConnectionHost, closed: () => void) {
@@ -74,6 +82,10 @@ export class Connection implements CallConnection, BodySource {
   sweep(nowMs: number): void {
     const { requestTimeoutMs } = this.#host.times
     if (this.#outlet.isStalled(nowMs, requestTimeoutMs)) return this.destroy()
+    // What is promised to those who do not send, others wait for.
+    const wants = (this.#state === 'counted' || this.#state === 'chunked') && !this.#held
+    const isStill = this.#stillness.look(wants, this.#socket.bytesRead)
+    if (isStill && this.#host.budget.short) return this.#call?.cancel(noMemory())
     if (nowMs < (this.#end?.dueAtMs ?? this.#dueAtMs)) return
     switch (this.#state) {
       case 'head':
@@ -116,14 +128,14 @@ export class Connection implements CallConnection, BodySource {
     this.#body = target
   }
 
-  stream(bytesMax: number): Readable {
+  stream(bytesMax: number): StreamedBody {
     const body = new StreamedBody(this, bytesMax)
     this.#body = body
     return body
   }
 
-  answer(head: AnswerHead, body: Buffer): void {
-    this.#outlet.whole(head, this.#isLast(), body)
+  answer(head: AnswerHead, body: Buffer, sent?: () => void): void {
+    this.#outlet.whole(head, this.#isLast(), body, sent)
     this.#callOver()
   }
 
@@ -176,14 +188,16 @@ export class Connection implements CallConnection, BodySource {
 
   #nextBuffer(): Buffer {
     const room = this.#state === 'counted' ? this.#body?.room() : undefined
-    if (room === undefined) this.#reading = READ_BUFFER
+    const starts = this.#state === 'idle' || this.#state === 'head'
+    if (starts && this.#host.budget.short) this.#reading = SHORT_BUFFER
+    else if (room === undefined) this.#reading = READ_BUFFER
     else this.#reading = room.length > this.#bytesLeft ? room.subarray(0, this.#bytesLeft) : room
     return this.#reading
   }
 
   #read(bytes: number): boolean {
     if (this.#end !== undefined) this.#end.read(bytes)
-    else if (this.#reading === READ_BUFFER) this.#consume(READ_BUFFER, 0, bytes)
+    else if (this.#reading.buffer === READ_BUFFER.buffer) this.#consume(READ_BUFFER, 0, bytes)
     else if (this.#state === 'counted') {
       this.#bytesLeft -= bytes
       this.#body?.filled(bytes)

@@ -1,11 +1,11 @@
 import { createServer, type ListenOptions, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker } from '#agent/invoke/index.ts'
+import { type BodyBudget, bodyBudget } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { connectionLimit } from '../connection-limit.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
 import type { ProxyLog } from '../log.ts'
-import { ByteBudget } from './byte-budget.ts'
 import { type CallConnection, type CallContext, HttpCall } from './call.ts'
 import { Connection } from './connection.ts'
 import { CutOffLog } from './cut-off-log.ts'
@@ -20,9 +20,6 @@ import { TurnAway } from './turn-away.ts'
 /** For answers that are written but not yet sent when the proxy closes. */
 const FLUSH_MS = 250
 
-/** Of small bodies, and those of calls in the background, that are being received at one moment; above it small ones are streamed. */
-const COLLECTING_BYTES_MAX = 64 * 1024 * 1024
-
 export interface HttpProxyOptions {
   /** `::` is dual-stack. */
   readonly host: string
@@ -32,6 +29,8 @@ export interface HttpProxyOptions {
   /** Bound of a request's body. */
   readonly bodyBytesMax: number
   readonly log: ProxyLog
+  /** For bodies, both ways; default: that of the process. */
+  readonly budget?: BodyBudget
   /** Several processes listen on the port, and the kernel gives each of them its part of the connections; default: no. */
   readonly reusePort?: boolean
   /** Default 16,384, or three quarters of this process' descriptors; connections above it are answered 503. */
@@ -54,6 +53,7 @@ export class HttpProxy implements ConnectionHost {
   readonly times: ConnectionTimes
   readonly tarpit = new Tarpit()
   readonly bodyBytesMax: number
+  readonly budget: BodyBudget
   nowMs = performance.now()
   readonly #server: Server
   readonly #context: CallContext
@@ -67,7 +67,7 @@ export class HttpProxy implements ConnectionHost {
   #inFlight = 0
 
   private constructor(options: HttpProxyOptions) {
-    const { invoker, bodyBytesMax, log } = options
+    const { invoker, bodyBytesMax, log, budget = bodyBudget } = options
     this.parsers = new ParserPool(new Llhttp(), {
       headerBytesMax: options.headerBytesMax ?? 16 * 1024,
       headerFieldsMax: options.headerFieldsMax ?? 128,
@@ -78,9 +78,9 @@ export class HttpProxy implements ConnectionHost {
       idleTimeoutMs: options.idleTimeoutMs ?? 75_000,
     }
     this.bodyBytesMax = bodyBytesMax
+    this.budget = budget
     this.#connectionsMax = options.connectionsMax ?? connectionLimit(16_384, 0.75)
-    const collecting = new ByteBudget(COLLECTING_BYTES_MAX)
-    this.#context = { invoker, bodyBytesMax, log, collecting, cutOffs: new CutOffLog(log) }
+    this.#context = { invoker, bodyBytesMax, log, budget, cutOffs: new CutOffLog(log) }
     this.#sweepMs = Math.min(1_000, Math.ceil(Math.min(...Object.values(this.times)) / 4))
     this.#server = createServer({ noDelay: true, allowHalfOpen: true })
     this.#server.on('connection', (socket) => this.#connect(socket))

@@ -43,8 +43,11 @@ export class Outlet {
     return true
   }
 
-  /** @param last - the connection ends with this answer */
-  whole(head: AnswerHead, last: boolean, body: Buffer): void {
+  /**
+   * @param last - the connection ends with this answer
+   * @param sent - the kernel has the body, or never will
+   */
+  whole(head: AnswerHead, last: boolean, body: Buffer, sent?: () => void): void {
     const socket = this.#socket
     const text = this.#text(head, '', last)
     const { length } = body
@@ -54,7 +57,10 @@ export class Outlet {
     } else {
       socket.cork()
       socket.write(text, 'latin1')
-      socket.write(body, () => blocks.give(body))
+      socket.write(body, () => {
+        blocks.give(body)
+        sent?.()
+      })
       socket.uncork()
     }
   }

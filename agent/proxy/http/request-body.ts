@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { blocks } from '#agent/sockets/index.ts'
+import { BlockLease, blocks, room } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 
 /** Where the bytes of a request's body go. */
@@ -18,14 +18,29 @@ export function bodyTooLarge(bytesMax: number): Fault {
   return new Fault('BODY_TOO_LARGE', `the body is larger than ${bytesMax} bytes`, { bytesMax })
 }
 
+/** The fault for a body in the background while others take the memory for it. */
+export function tooManyBodies(): Fault {
+  return new Fault('FUNCTION_SATURATED', 'too many bodies are being received', {
+    retryAfterMs: 1_000,
+  })
+}
+
+/** The fault for a body that waited for memory in vain. */
+export function noMemory(): Fault {
+  return new Fault('FUNCTION_UNAVAILABLE', 'this node has no memory for the body at the moment', {
+    retryAfterMs: 1_000,
+  })
+}
+
 /** A whole body whose length is known and small. */
 export class CountedBody implements BodyTarget {
   readonly #bytes: number
-  readonly #done: (body: Buffer) => void
+  readonly #done: (body: Buffer, lease: BlockLease) => void
   #body: Buffer = NO_BYTES
   #received = 0
 
-  constructor(bytes: number, done: (body: Buffer) => void) {
+  /** @param done - gets the body, and what gives back its memory */
+  constructor(bytes: number, done: (body: Buffer, lease: BlockLease) => void) {
     this.#bytes = bytes
     this.#done = done
   }
@@ -39,12 +54,12 @@ export class CountedBody implements BodyTarget {
   }
 
   bytes(buffer: Buffer, start: number, end: number): void {
-    if (this.#received === 0) this.#body = Buffer.allocUnsafe(this.#bytes)
+    if (this.#received === 0) this.#body = blocks.take(this.#bytes)
     this.#received += buffer.copy(this.#body, this.#received, start, end)
   }
 
   end(): void {
-    this.#done(this.#body)
+    this.#done(this.#body, new BlockLease(this.#body))
   }
 }
 
@@ -174,6 +189,6 @@ const HIGH_WATER_BYTES = 64 * 1024
 
 /** A sender that fills a read is given more room: fewer reads, fewer frames. */
 function roomBytesAfter(bytes: number): number {
-  if (bytes >= 48 * 1024) return 128 * 1024
+  if (bytes >= 48 * 1024) return Math.min(128 * 1024, room.windowBytes)
   return bytes >= 32 * 1024 ? 64 * 1024 : 0
 }

@@ -19,3 +19,14 @@ function skipOrigin(url: string): number {
   const origin = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*\/?/i.exec(url)
   return origin === null ? 0 : origin[0].length
 }
+
+/** False when an escape in the path stands for nothing. */
+export function isDecodable(path: string): boolean {
+  if (!path.includes('%')) return true
+  try {
+    decodeURIComponent(path)
+    return true
+  } catch {
+    return false
+  }
+}

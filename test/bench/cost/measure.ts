@@ -3,6 +3,7 @@ import { loadCoap } from '../calls/load-coap.ts'
 import { loadGrpc } from '../grpc/load.ts'
 import { requestFrame } from '../grpc/messages.ts'
 import { loadHttp } from '../calls/load-http.ts'
+import { type BodyRound, manyBodies } from './many-bodies.ts'
 import { median, type Round } from '../calls/load.ts'
 import { MemoryGroup, type GroupFacts } from './memory-group.ts'
 import type { NodeUnderTest, RunningAgent } from '#test/node-under-test.ts'
@@ -40,6 +41,8 @@ export interface Limited {
   readonly group: GroupFacts
   readonly idleAgain: Memory | undefined
   readonly load: Readonly<Record<string, Round>>
+  /** 256 callers at once, with every answer looked at. */
+  readonly bodies: Readonly<Record<string, BodyRound>>
 }
 
 /** Starts on what is on the disk, again and again; the handlers run all the time. */
@@ -113,12 +116,24 @@ export async function measureLimited(
       break
     }
   }
+  const bodies: Record<string, BodyRound> = {}
+  for (const [name, path, bytes] of BODIES) {
+    const { http: port } = agent.ports
+    bodies[name] = await manyBodies({ port, path, connections: 256, bytes, durationMs: loadMs })
+  }
   const alive = await Promise.race([agent.exited.then(() => false), sleep(SETTLE_MS, true)])
   const idleAgain = alive ? memoryOf(agent.pid) : undefined
   const facts = group.facts()
   await agent.kill('SIGTERM')
-  return { survived: alive && facts.oomKills === 0, group: facts, idleAgain, load }
+  return { survived: alive && facts.oomKills === 0, group: facts, idleAgain, load, bodies }
 }
+
+const BODIES = [
+  ['64 KiB, node', '/echo-0', 64 * 1024],
+  ['64 KiB, python', '/echo-1', 64 * 1024],
+  ['1 MiB, node', '/echo-0', 1024 * 1024],
+  ['1 MiB, python', '/echo-1', 1024 * 1024],
+] as const
 
 interface LoadKind {
   readonly name: string

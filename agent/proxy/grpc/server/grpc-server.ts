@@ -1,13 +1,13 @@
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type BodyBudget, bodyBudget } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { connectionLimit } from '../../connection-limit.ts'
 import type { ProxyLog } from '../../log.ts'
 import type { HeaderList } from '#agent/invoke/index.ts'
 import { type AcceptHost, acceptCall } from './accept-call.ts'
 import type { CallStream, CallStreamListener } from './call-stream.ts'
-import { Budget } from './budget.ts'
 import { Connection, type ConnectionHost, type ConnectionLimits } from './h2/index.ts'
 import { Inflater } from './inflate.ts'
 import type { Method } from './method.ts'
@@ -18,6 +18,8 @@ export interface GrpcServerOptions extends Partial<ConnectionLimits> {
   readonly methods: ReadonlyMap<string, Method>
   readonly messageBytesMax: number
   readonly log: ProxyLog
+  /** For messages, both ways; default: that of the process. */
+  readonly budget?: BodyBudget
   /** Default 10,000, or a fifth of this process' descriptors; further ones are closed at once. */
   readonly connectionsMax?: number
   /** A request must be complete within this time, default 60,000. */
@@ -33,14 +35,13 @@ const DEFAULTS: ConnectionLimits = {
 }
 /** For answers that are written but not yet sent when the server closes. */
 const FLUSH_MS = 250
-const HELD_BYTES_MIN = 64 * 1024 * 1024
 
 /** gRPC over HTTP/2 without TLS. */
 export class GrpcServer implements AcceptHost, ConnectionHost {
   readonly methods: ReadonlyMap<string, Method>
   readonly messageBytesMax: number
   readonly log: ProxyLog
-  readonly budget: Budget
+  readonly budget: BodyBudget
   readonly calls = new Set<ServerCall>()
   readonly inflater = new Inflater()
   readonly #server: Server
@@ -54,8 +55,7 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
     this.methods = options.methods
     this.messageBytesMax = options.messageBytesMax
     this.log = options.log
-    // Room for a few of the largest, whatever else is under way.
-    this.budget = new Budget(Math.max(HELD_BYTES_MIN, 4 * options.messageBytesMax))
+    this.budget = options.budget ?? bodyBudget
     this.#limits = {
       streamsMax: options.streamsMax ?? DEFAULTS.streamsMax,
       headerBytesMax: options.headerBytesMax ?? DEFAULTS.headerBytesMax,

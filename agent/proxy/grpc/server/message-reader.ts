@@ -1,4 +1,4 @@
-import type { Budget } from './budget.ts'
+import type { BodyBudget } from '#agent/sockets/index.ts'
 import { pushback, STATUS, StatusError } from './status.ts'
 
 /** Bytes before each message: a flag, and the length. */
@@ -13,7 +13,7 @@ export interface MessageSink {
 export interface MessageLimits {
   readonly messageBytesMax: number
   /** For what is held of messages that are not whole yet. */
-  readonly budget: Budget
+  readonly budget: BodyBudget
 }
 
 /**

@@ -93,6 +93,7 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   /** Sends the only message, and that all went well. The frame is the message with its prefix. No effect once over. */
   answer(frame: Buffer): void {
     if (this.isOver) return
+    this.#giveBack()
     if (!this.#hold(frame.length)) return
     this.#end()
     this.#stream.answer(frame)
@@ -203,7 +204,6 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     if (method.kind === 'stream') return this.#consumer?.end()
     if (this.#message === undefined) throw new StatusError(MESSAGES.none)
     this.#state = 'running'
-    this.#giveBack()
     method.handle(this, this.#message)
   }
 
@@ -261,7 +261,7 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
 }
 
 /** Messages below this are not counted: most are on their way at once. */
-const HELD_BYTES_MIN = 64 * 1024
+const HELD_BYTES_MIN = 16 * 1024
 
 const OK: Status = { code: 0, message: '' }
 

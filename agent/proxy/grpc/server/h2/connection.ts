@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { blocks } from '#agent/sockets/index.ts'
 import type { HeaderList } from '#agent/invoke/index.ts'
 import type { ProxyLog } from '../../../log.ts'
 import type { CallStream, CallStreamListener } from '../call-stream.ts'
@@ -191,6 +192,7 @@ export class Connection implements FrameSink, StreamHost {
   }
 
   #read(chunk: Buffer): void {
+    blocks.tookNew(chunk.length)
     if (this.#state === 'closed') return
     try {
       this.#reader.push(chunk)

@@ -1,0 +1,82 @@
+import { room } from './room.ts'
+
+/** Waits for its bytes, in turn. */
+interface Waiter {
+  readonly bytes: number
+  readonly taken: (bytes: number) => void
+}
+
+/**
+ * Bytes that all calls together may hold. Who gets none waits (and does not read from its caller meanwhile: TCP tells the caller
+ * to wait as well), or refuses.
+ */
+export class BodyBudget {
+  readonly #bytesMax: number
+  readonly #waiters = new Set<Waiter>()
+  #bytes = 0
+  #pumping = false
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax
+  }
+
+  /** Bytes held now. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Somebody waits. */
+  get short(): boolean {
+    return this.#waiters.size > 0
+  }
+
+  /** False, and nothing is taken, when there are not so many left, or others have waited longer. */
+  take(bytes: number): boolean {
+    if (this.#waiters.size > 0 || this.#bytes + bytes > this.#bytesMax) return false
+    this.#bytes += bytes
+    return true
+  }
+
+  /** For what is there already: takes more than there are, if need be. */
+  force(bytes: number): void {
+    this.#bytes += bytes
+  }
+
+  give(bytes: number): void {
+    this.#bytes -= bytes
+    if (this.#waiters.size > 0) this.#wake()
+  }
+
+  /**
+   * Calls `taken` when the bytes have been taken, in the order of those that ask. More than there are altogether are all there are.
+   *
+   * @returns gives up waiting
+   */
+  wait(bytes: number, taken: (bytes: number) => void): () => void {
+    const waiter = { bytes: Math.min(bytes, this.#bytesMax), taken }
+    this.#waiters.add(waiter)
+    return () => {
+      if (this.#waiters.delete(waiter) && this.#waiters.size > 0) this.#wake()
+    }
+  }
+
+  /** Not at once: whoever gives may be in the midst of its work. */
+  #wake(): void {
+    if (this.#pumping) return
+    this.#pumping = true
+    process.nextTick(() => this.#pump())
+  }
+
+  #pump(): void {
+    this.#pumping = false
+    for (const waiter of this.#waiters) {
+      if (this.#bytes + waiter.bytes > this.#bytesMax) return
+      this.#waiters.delete(waiter)
+      this.#bytes += waiter.bytes
+      waiter.taken(waiter.bytes)
+    }
+  }
+}
+
+/** Of the whole process. */
+export const bodyBudget = new BodyBudget(room.bodyBytes)
