@@ -24,24 +24,17 @@ import {
   StateWatch,
 } from '#agent/health/index.ts'
 import { InvokeRouter } from '#agent/invoke/index.ts'
-import { CoapProxy } from '#agent/proxy/coap/index.ts'
-import { GrpcProxy } from '#agent/proxy/grpc/index.ts'
-import { HttpProxy } from '#agent/proxy/http/index.ts'
 import { Reconciler } from '#agent/reconcile/index.ts'
 import type { Clock } from '#shared/clock.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { NodeCommand } from '#shared/schemas/command.ts'
 import { subjects } from '#shared/subjects.ts'
+import { openDoors, type Door } from './doors.ts'
 import packageFile from '../package.json' with { type: 'json' }
 
 /** Kept functions are routed within milliseconds; an engine that is away must not keep the ports closed. */
 const ROUTED_WITHIN_MS = 1_000
 const HOST_SAMPLE_AGE_MS = 1_000
-
-interface Proxy {
-  readonly port: number
-  close(drainMs?: number): Promise<void>
-}
 
 /** What is open before the first command is known. */
 export interface Base {
@@ -52,14 +45,6 @@ export interface Base {
   readonly trust: TrustKeeper
   readonly keeper: CommandKeeper
   readonly installation: string
-}
-
-interface ProxyOptions {
-  readonly host: string
-  readonly port: number
-  readonly invoker: InvokeRouter
-  readonly bodyBytesMax: number
-  readonly log: Logger
 }
 
 /**
@@ -79,7 +64,7 @@ export class Agent implements AsyncDisposable {
   readonly #loop = new LoopMonitor()
   readonly #host: HostSampler
   readonly #ports = { http: 0, coap: 0, grpc: 0 }
-  #proxies: Proxy[] = []
+  readonly #doors: Door[] = []
   #admin: AdminServer | undefined
   #closing: Promise<void> | undefined
   readonly #removed = Promise.withResolvers<void>()
@@ -185,26 +170,10 @@ export class Agent implements AsyncDisposable {
   async openDoors(): Promise<{ http: number; coap: number; grpc: number; admin: number }> {
     const { config, log } = this.#base
     await this.#routed()
-    const open = async (
-      name: 'http' | 'coap' | 'grpc',
-      port: number,
-      proxy: { listen(options: ProxyOptions): Promise<Proxy> },
-    ): Promise<void> => {
-      if (port < 0) return
-      const options = {
-        host: config.bindHost,
-        port,
-        invoker: this.#router,
-        bodyBytesMax: config.bodyBytesMax,
-        log: log.child({ [LOG_KEYS.part]: name }),
-      }
-      const opened = await proxy.listen(options)
-      this.#proxies.push(opened)
-      this.#ports[name] = opened.port
-    }
-    await open('http', config.httpPort, HttpProxy)
-    await open('coap', config.coapPort, CoapProxy)
-    await open('grpc', config.grpcPort, GrpcProxy)
+    await openDoors(config, { invoker: this.#router, log }, (door) => {
+      this.#doors.push(door)
+      this.#ports[door.name] = door.port
+    })
     if (config.adminPort >= 0) this.#admin = await this.#openAdmin()
     this.#link.start()
     return { ...this.#ports, admin: this.#admin?.port ?? 0 }
@@ -227,7 +196,7 @@ export class Agent implements AsyncDisposable {
 
   async #close(): Promise<void> {
     const { drainMs, removeHandlers } = this.#base.config
-    const doors = this.#proxies.map((proxy) => proxy.close(drainMs))
+    const doors = this.#doors.map((door) => door.close(drainMs))
     await Promise.all([...doors, this.#router.close(drainMs), this.#service.close()])
     await Promise.all([this.#reconciler.close({ removeHandlers }), this.#prober.close()])
     this.#watch[Symbol.dispose]()

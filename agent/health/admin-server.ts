@@ -134,7 +134,7 @@ function listenFault(error: unknown, { host, port }: AdminServerOptions): Fault 
   if (code === 'EADDRINUSE') {
     return new Fault(
       'PORT_TAKEN',
-      `port ${port} for the admin server is taken by another program; set SHOAL_ADMIN_PORT to a free port, or to -1 for none`,
+      `port ${port} for the admin server is taken by another program - set SHOAL_ADMIN_PORT to a free port, or to -1 for none`,
       { port, host, setting: 'SHOAL_ADMIN_PORT' },
       { cause: error },
     )
@@ -142,7 +142,7 @@ function listenFault(error: unknown, { host, port }: AdminServerOptions): Fault 
   const text = error instanceof Error ? error.message : String(error)
   return new Fault(
     'CONFIG_INVALID',
-    `the admin server cannot listen on ${host} port ${port} (${text}); see SHOAL_ADMIN_HOST and SHOAL_ADMIN_PORT`,
+    `the admin server cannot listen on ${host} port ${port} (${text}) - see SHOAL_ADMIN_HOST and SHOAL_ADMIN_PORT`,
     { port, host, setting: 'SHOAL_ADMIN_PORT' },
     { cause: error },
   )

@@ -232,23 +232,35 @@ describe('an agent that cannot start', () => {
       })
       assert.equal(code, 1)
       assert.match(output, /PORT_TAKEN/)
-      assert.match(output, new RegExp(`port ${address.port} .* set ${setting}`))
+      const line = `^shoal-agent: port ${address.port} .* is taken .* - set ${setting} to a free port`
+      assert.match(output, new RegExp(line, 'm'))
+      assert.doesNotMatch(output, /\bat .*\.ts:\d/, 'a stack says nothing to its reader')
     }
+    assert.deepEqual(controller.joins, [], 'no token was used up')
     taken.close()
     await once(taken, 'close')
   })
 
   const rows = [
-    { name: 'no token and no identity', env: {}, says: /CONFIG_INVALID.*shoal node token/ },
+    {
+      name: 'no token and no identity',
+      env: {},
+      says: /^shoal-agent: .* is not enrolled - run `shoal node token`/m,
+    },
+    {
+      name: 'a data folder that cannot be made',
+      env: { SHOAL_AGENT_DATA: '/dev/null/agent' },
+      says: /^shoal-agent: cannot use the agent's folder .*: ENOTDIR.* - SHOAL_DATA names/m,
+    },
     {
       name: 'a broken token',
       env: { SHOAL_JOIN_TOKEN: 'abc' },
-      says: /CONFIG_INVALID.*join token/,
+      says: /^shoal-agent: .* is not a join token - copy/m,
     },
     {
       name: 'a misspelt setting',
       env: { SHOAL_HTP_PORT: '1' },
-      says: /SHOAL_HTP_PORT.*SHOAL_HTTP_PORT/,
+      says: /^shoal-agent: SHOAL_HTP_PORT.*SHOAL_HTTP_PORT meant\? - /m,
     },
   ]
   for (const { name, env, says } of rows) {
@@ -257,8 +269,22 @@ describe('an agent that cannot start', () => {
       const { code, output } = await agentRun({ data: folder.path, env })
       assert.equal(code, 1)
       assert.match(output, says)
+      assert.doesNotMatch(output, /\bat .*\.ts:\d/)
     })
   }
+
+  it('says on stderr when there is no Docker, and serves as soon as there is', async () => {
+    await using controller = await TinyController.start()
+    await using folder = await tempFolder()
+    const env = {
+      SHOAL_JOIN_TOKEN: controller.token(),
+      SHOAL_ENGINE: 'docker',
+      SHOAL_DOCKER_SOCKET: folder.join('no.sock'),
+    }
+    await using agent = await agentProcess({ data: folder.path, env })
+    const line = await agent.line((text) => text.startsWith('shoal-agent: '))
+    assert.match(line, /Docker does not answer at .*no\.sock.* - functions start as soon/)
+  })
 
   it('refuses a controller whose root is not the one in the token', async () => {
     await using controller = await TinyController.start()
