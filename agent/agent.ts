@@ -21,6 +21,7 @@ import {
   InventoryReader,
   LoopMonitor,
   Prober,
+  Readiness,
   StateWatch,
 } from '#agent/health/index.ts'
 import { InvokeRouter } from '#agent/invoke/index.ts'
@@ -254,11 +255,15 @@ export class Agent implements AsyncDisposable {
     const { config, keeper, log } = this.#base
     const functions = () => this.#reconciler.report()
     const loopLag = () => this.#loop.lag
+    const readiness = new Readiness({
+      functions,
+      engineFault: () => this.#reconciler.engineFault,
+      stopping: () => this.#closing !== undefined,
+    })
     return AdminServer.listen({
       host: config.adminHost,
       port: config.adminPort,
-      functions,
-      notReady: () => (this.#closing === undefined ? [] : [{ state: 'stopping' }]),
+      readiness: () => readiness.view(),
       loopLag,
       metrics: agentMetrics({
         functions,

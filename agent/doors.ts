@@ -62,8 +62,7 @@ export async function tryDoors(config: LoadedConfig, log: Logger): Promise<void>
     await AdminServer.listen({
       host: config.adminHost,
       port: config.adminPort,
-      functions: () => [],
-      notReady: () => [{ state: 'starting' }],
+      readiness: () => ({ reasons: [{ state: 'starting' }], failing: [], functions: 0 }),
       loopLag: () => ({ p99Ms: 0, maxMs: 0 }),
       metrics: new Registry(),
       log,

@@ -112,7 +112,8 @@ function openEngine({ config, installation, log }: Base): Engine {
   const images = new ImagesFile(config.imagesFile)
   if (config.engine === 'docker') {
     const { dockerSocket: socketPath, dockerRuntime: runtime } = config
-    return new DockerEngine({ socketPath, installation, images, runtime })
+    const onWarning = (text: string): void => log.warn({}, text)
+    return new DockerEngine({ socketPath, installation, images, runtime, onWarning })
   }
   log.warn({}, PROCESS_ENGINE_WARNING)
   const folder = join(config.agentData, 'h')
