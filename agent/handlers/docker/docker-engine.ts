@@ -51,11 +51,11 @@ export interface DockerEngineOptions {
   /** Docker runtime for handlers, e.g. `runsc`; default: the daemon's. */
   readonly runtime?: string | undefined
   /** Gets what the operator should know: the engine lacks something that can be done without. */
-  readonly onWarning: (text: string) => void
+  readonly onWarning?: ((text: string) => void) | undefined
 }
 
 const WITHOUT_INIT =
-  'Docker has no docker-init here: handlers run without it, so processes that a function leaves behind stay as zombies and count against its limit of processes (Debian: apt-get install docker.io tini, or set --init-path of dockerd)'
+  'Docker has no docker-init here: handlers run without it, so processes that a function leaves behind stay as zombies and count against its limit of processes (dockerd looks for it on its PATH, or at its --init-path)'
 
 /** Handlers as sandboxed containers. Needs Docker Engine API 1.41 or newer, with cgroup v1, hybrid or v2. */
 export class DockerEngine implements Engine {
@@ -220,7 +220,7 @@ export class DockerEngine implements Engine {
       await this.#startBy(image, spec, signal)
     } catch (error) {
       if (!isInitMissing(error)) throw startFault(error, spec, image)
-      if (this.#hasInit) this.#options.onWarning(WITHOUT_INIT)
+      if (this.#hasInit) this.#options.onWarning?.(WITHOUT_INIT)
       this.#hasInit = false
       await this.#startBy(image, spec, signal).catch((again: unknown) => {
         throw startFault(again, spec, image)
@@ -228,11 +228,7 @@ export class DockerEngine implements Engine {
     }
   }
 
-  async #startBy(
-    image: string,
-    spec: HandlerSpec | SpareSpec,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #startBy(image: string, spec: HandlerSpec | SpareSpec, signal: AbortSignal): Promise<void> {
     const { installation, runtime } = this.#options
     const hasInit = this.#hasInit
     const options = containerOptions({ spec, installation, image, runtime, hasInit })
