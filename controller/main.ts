@@ -9,6 +9,7 @@ import { systemClock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import { Images } from '#shared/schemas/images.ts'
 import { startFailureText } from '#shared/start-failure.ts'
+import { writeAddress } from './address-file.ts'
 import { ensureApiToken, startApi, type ApiServices } from './api/index.ts'
 import { createBuilder, type Builder } from './build/index.ts'
 import { ArtifactStore, Catalogue } from './catalogue/index.ts'
@@ -86,6 +87,7 @@ export async function runController(
       }),
     )
   }
+  await writeAddress(data, { api: api.url, nats: config.natsUrl })
   // Whoever started this process waits for the line, so it comes at every log level.
   log.child({}, { level: 'info' }).info({ api: api.url, port: api.port, data }, 'ready')
   if (!signal.aborted) await once(signal, 'abort')
