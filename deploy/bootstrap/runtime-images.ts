@@ -61,8 +61,9 @@ function imageStep(
   const present = async (): Promise<string | undefined> => {
     const id = await imageId(docker, tag)
     if (id === undefined) return undefined
-    const before = made[image.runtime] ?? { run: id, build: id }
     await markUsed(docker, tag).catch(() => undefined)
+    // Read and written in one turn: run and build image of a runtime come at the same time.
+    const before = made[image.runtime] ?? { run: id, build: id }
     made[image.runtime] = { ...before, ...Object.fromEntries(same.map(({ kind }) => [kind, id])) }
     return tag
   }
