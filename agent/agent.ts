@@ -22,8 +22,8 @@ import {
   InventoryReader,
   LoopMonitor,
   Prober,
+  Readiness,
   StateWatch,
-  type NotReady,
 } from '#agent/health/index.ts'
 import { InvokeRouter } from '#agent/invoke/index.ts'
 import { room } from '#agent/sockets/index.ts'
@@ -32,6 +32,7 @@ import type { Clock } from '#shared/clock.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { NodeCommand } from '#shared/schemas/command.ts'
 import { subjects } from '#shared/subjects.ts'
+import { frontSettings } from './doors.ts'
 import packageFile from '../package.json' with { type: 'json' }
 
 /** Kept functions are routed within milliseconds; an engine that is away must not keep the ports closed. */
@@ -178,9 +179,8 @@ export class Agent implements AsyncDisposable {
   async openDoors(): Promise<{ http: number; coap: number; grpc: number; admin: number }> {
     const { config, log } = this.#base
     await this.#routed()
-    const { bindHost: host, httpPort, coapPort, grpcPort, bodyBytesMax, workers } = config
-    const ports = { http: httpPort, coap: coapPort, grpc: grpcPort }
-    const options = { host, ports, bodyBytesMax, invoker: this.#router, log }
+    const { workers } = config
+    const options = { ...frontSettings(config), invoker: this.#router, log }
     this.#fronts =
       workers === 1
         ? await OwnFronts.open(options)
@@ -262,21 +262,20 @@ export class Agent implements AsyncDisposable {
     })
   }
 
-  #notReady(): readonly NotReady[] {
-    if (this.#closing !== undefined) return [{ state: 'stopping' }]
-    const blocked = this.#fronts?.blocked
-    return blocked === undefined ? [] : [{ state: 'starting', message: blocked }]
-  }
-
   #openAdmin(): Promise<AdminServer> {
     const { config, keeper, log } = this.#base
     const functions = () => this.#reconciler.report()
     const loopLag = () => this.#loop.lag
+    const readiness = new Readiness({
+      functions,
+      engineFault: () => this.#reconciler.engineFault,
+      stopping: () => this.#closing !== undefined,
+      blocked: () => this.#fronts?.blocked,
+    })
     return AdminServer.listen({
       host: config.adminHost,
       port: config.adminPort,
-      functions,
-      notReady: () => this.#notReady(),
+      readiness: () => readiness.view(),
       loopLag,
       metrics: agentMetrics({
         functions,

@@ -28,10 +28,13 @@ import { startMemoryTrim } from '#agent/memory/index.ts'
 import { systemClock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
+import { startFailureText } from '#shared/start-failure.ts'
 import { Agent, type Base } from './agent.ts'
+import { tryDoors } from './doors.ts'
 
 /** Beyond `drainMs`; then the process ends whatever still hangs. */
 const STOP_WITHIN_MS = 4_500
+const ENGINE_WITHIN_MS = 5_000
 
 /**
  * Wires one agent and runs it until `signal` aborts. With `agent.ts` the only file that knows every part: each gets what it needs here and nothing
@@ -53,6 +56,7 @@ export async function runAgent(
   await using agent = await Agent.open(base, engine)
   const ports = await agent.openDoors()
   announce({ [LOG_KEYS.node]: base.identity.node, ...ports, engine: engine.kind })
+  void warnWithoutEngine(engine, signal)
   const removed = agent.removed.then(() => true)
   const isRemoved = signal.aborted
     ? false
@@ -72,7 +76,7 @@ export async function runAgent(
   await forgetEnrolment({ folder: folder.path, fs })
   throw new Fault(
     'JOIN_REFUSED',
-    'this node was removed from the fleet: to bring it back, run `shoal node token` at the controller and start this with the new SHOAL_JOIN_TOKEN',
+    'this node was removed from the fleet - to bring it back, run `shoal node token` at the controller and start this with the new SHOAL_JOIN_TOKEN',
   )
 }
 
@@ -92,6 +96,7 @@ async function openBase(
       name: config.nodeName,
       arch: hostArch(),
       labels: config.nodeLabels ?? {},
+      beforeJoin: () => tryDoors(config, log),
     },
     signal,
   )
@@ -108,16 +113,30 @@ function openEngine({ config, installation, log }: Base): Engine {
   const images = new ImagesFile(config.imagesFile)
   if (config.engine === 'docker') {
     const { dockerSocket: socketPath, dockerRuntime: runtime } = config
-    return new DockerEngine({ socketPath, installation, images, runtime })
+    const onWarning = (text: string): void => log.warn({}, text)
+    return new DockerEngine({ socketPath, installation, images, runtime, onWarning })
   }
   log.warn({}, PROCESS_ENGINE_WARNING)
   const folder = join(config.agentData, 'h')
   return new ProcessEngine({ folder, installation, images, env: process.env })
 }
 
+/** No reason not to start: it may come back. But whoever starts an agent by hand should hear of it. */
+async function warnWithoutEngine(engine: Engine, signal: AbortSignal): Promise<void> {
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(ENGINE_WITHIN_MS)])
+  try {
+    await engine.version(limited)
+  } catch (error) {
+    if (signal.aborted) return
+    const why = error instanceof Error ? error.message : String(error)
+    process.stderr.write(`shoal-agent: ${why} - functions start as soon as it does\n`)
+  }
+}
+
 const USAGE = `Usage: node agent/main.ts [--print-config] [--remove-handlers]
 
 Runs functions on this host. Everything is set by the environment; ports are -1 for off.
+Exit codes: 0 stopped as it was told, 1 failed: the reason is a line on stderr, and in the log on stdout.
 
 ${settingsHelp()}
 `
@@ -159,7 +178,10 @@ async function main(): Promise<number> {
     if (stop.signal.aborted) return 0
     const code = Fault.is(error) ? error.code : 'INTERNAL'
     const reason = error instanceof Error ? error.message : String(error)
-    contract.fatal({ [LOG_KEYS.err]: error, code, reason }, 'agent failed')
+    // What is expected needs no stack.
+    const stack = code === 'INTERNAL' ? { [LOG_KEYS.err]: error } : {}
+    contract.fatal({ ...stack, code, reason }, 'agent failed')
+    process.stderr.write(startFailureText('shoal-agent', error))
     return 1
   }
 }

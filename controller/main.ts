@@ -8,6 +8,8 @@ import { Value } from 'typebox/value'
 import { systemClock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import { Images } from '#shared/schemas/images.ts'
+import { startFailureText } from '#shared/start-failure.ts'
+import { writeAddress } from './address-file.ts'
 import { ensureApiToken, startApi, type ApiServices } from './api/index.ts'
 import { createBuilder, type Builder } from './build/index.ts'
 import { ArtifactStore, Catalogue } from './catalogue/index.ts'
@@ -85,6 +87,7 @@ export async function runController(
       }),
     )
   }
+  await writeAddress(data, { api: api.url, nats: config.natsUrl })
   // Whoever started this process waits for the line, so it comes at every log level.
   log.child({}, { level: 'info' }).info({ api: api.url, port: api.port, data }, 'ready')
   if (!signal.aborted) await once(signal, 'abort')
@@ -238,7 +241,9 @@ if (import.meta.main) {
       await runController(config, log, stop.signal)
     }
   } catch (error) {
-    log.fatal({ err: error }, error instanceof Error ? error.message : 'controller failed')
+    const { code, message } = Fault.from(error)
+    log.fatal(code === 'INTERNAL' ? { err: error } : { code, reason: message }, 'controller failed')
+    process.stderr.write(startFailureText('shoal-controller', error))
     process.exitCode = 1
   }
 }

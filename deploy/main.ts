@@ -2,6 +2,7 @@ import { Fault } from '#shared/fault.ts'
 import { bootstrap, BootstrapFailure } from './bootstrap/index.ts'
 import { loadDeployConfig, type DeployConfig } from './config.ts'
 import { stdoutOutput as out } from './output.ts'
+import { checkSettings } from './settings.ts'
 import { runTests } from './test.ts'
 import { PartFailure, stopRunning, up } from './up/index.ts'
 
@@ -46,6 +47,7 @@ const verb = process.argv[2] ?? ''
 try {
   const work = VERBS[verb]
   if (work === undefined) throw new Fault('CONFIG_INVALID', `unknown command "${verb}"`)
+  if (verb === 'start' || verb === 'bootstrap') refuseBadSettings()
   process.exitCode = await work(loadDeployConfig(process.env), stopping.signal)
 } catch (error) {
   process.exitCode = stopping.signal.aborted && verb === 'start' ? 0 : 1
@@ -54,9 +56,20 @@ try {
 // The parts are gone; whatever still holds the event loop (a connection kept alive) must not hold the terminal.
 process.exit()
 
+/** A mistake in a setting is told before minutes are spent on set-up. Tests have settings of their own. */
+function refuseBadSettings(): void {
+  const { problems, warnings } = checkSettings(process.env)
+  for (const warning of warnings) process.stderr.write(`WARNING: ${warning}\n`)
+  if (problems.length > 0) throw new Fault('CONFIG_INVALID', problems.join('\n'), { problems })
+}
+
 function explain(error: unknown): string {
   if (error instanceof BootstrapFailure) return `Set-up is not complete: ${error.message}`
   if (error instanceof PartFailure) return error.message
-  if (error instanceof Fault) return `${error.code}: ${error.message}`
+  if (error instanceof Fault) {
+    const { problems } = error.details
+    if (!Array.isArray(problems)) return `${error.code}: ${error.message}`
+    return problems.map((problem) => `${error.code}: ${problem}`).join('\n')
+  }
   return error instanceof Error ? (error.stack ?? error.message) : String(error)
 }

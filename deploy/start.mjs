@@ -126,7 +126,8 @@ function handOver() {
   for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
     process.on(signal, () => child.kill(signal))
   }
-  // npm that is killed by force tells nobody: then what it started ends too.
+  // npm that is killed by force, or by a signal that it does not pass on, tells nobody: then what it started ends too. The
+  // scripts of package.json `exec`: a shell in between would keep signals from us and npm's end out of sight.
   const parent = process.ppid
   if (process.env.npm_lifecycle_event !== undefined) {
     setInterval(() => {

@@ -7,12 +7,6 @@ export const OTHER_SETTINGS: readonly string[] = [
   'SHOAL_DATA',
   // Controller
   'SHOAL_CONTROLLER_DATA',
-  'SHOAL_NATS_PUBLIC_URL',
-  'SHOAL_HTTP_PROXY',
-  'SHOAL_HTTPS_PROXY',
-  'SHOAL_NO_PROXY',
-  'SHOAL_COMMAND_EXPIRES_MS',
-  'SHOAL_CONTROLLER_DATA',
   'SHOAL_API_HOST',
   'SHOAL_API_PORT',
   'SHOAL_NATS_URL',
@@ -25,14 +19,20 @@ export const OTHER_SETTINGS: readonly string[] = [
   'SHOAL_NO_PROXY',
   'SHOAL_COMMAND_EXPIRES_MS',
   // Deploy
+  'SHOAL_NATS_HOST',
   'SHOAL_NATS_PORT',
   'SHOAL_SAMPLES',
   // CLI
   'SHOAL_API_URL',
   'SHOAL_API_TOKEN',
+]
+
+/** Names that Shoal's programs give each other: nobody sets them by hand, so they are never what was meant. */
+export const INTERNAL_NAMES: readonly string[] = [
   // Runners, inside handlers
   'SHOAL_SOCKET',
   'SHOAL_HANDLER',
+  'SHOAL_STARTS_MAX',
   'SHOAL_DEADLINE_MS',
   'SHOAL_NICE',
   'SHOAL_ULIMIT_DATA_KIB',
@@ -44,13 +44,25 @@ export const OTHER_SETTINGS: readonly string[] = [
 ]
 
 /**
- * The name in `ours` that `name` was probably meant to be: at most two letters wrong, missing, too many or exchanged.
+ * The name in `ours` that `name` was probably meant to be: at most two letters wrong, missing, too many or exchanged; or each of its
+ * words is, but for one letter, a word of it (`SHOAL_PROT` for `SHOAL_HTTP_PORT`).
  *
  * @returns `undefined` when `name` is one of `ours`, known to another part, or unlike any of ours
  */
 export function misspelt(name: string, ours: readonly string[]): string | undefined {
-  if (ours.includes(name) || OTHER_SETTINGS.includes(name)) return undefined
-  return ours.find((own) => editDistance(name, own) <= 2)
+  if ([ours, OTHER_SETTINGS, INTERNAL_NAMES].some((known) => known.includes(name))) return undefined
+  const distances = ours.map((own) => ({ own, distance: editDistance(name, own) }))
+  const [nearest] = distances.toSorted((a, b) => a.distance - b.distance)
+  if (nearest !== undefined && nearest.distance <= 2) return nearest.own
+  return ours.find((own) => wordsOf(name).every((word) => wordsOf(own).some(isNear(word))))
+}
+
+function wordsOf(name: string): readonly string[] {
+  return name.split('_').slice(1)
+}
+
+function isNear(word: string): (other: string) => boolean {
+  return (other) => word.length > 2 && editDistance(word, other) <= 1
 }
 
 /** Optimal string alignment distance: insert, delete, replace, exchange of neighbours cost 1 each. */

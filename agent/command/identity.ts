@@ -56,6 +56,8 @@ export interface IdentityOptions {
   readonly name: string | undefined
   readonly arch: Arch
   readonly labels: Labels
+  /** Called before the token is used: what throws here leaves it unused. */
+  readonly beforeJoin?: () => Promise<void>
   readonly fs: FileOps
   readonly clock: Clock
   readonly log: CommandLog
@@ -84,10 +86,11 @@ export async function ensureIdentity(
     const damaged = problems.map(({ message }) => `${message}; `).join('')
     throw new Fault(
       'CONFIG_INVALID',
-      `${damaged}this node ${removed ? 'was removed from the fleet' : 'is not enrolled'}: run \`shoal node token\` at the controller and set SHOAL_JOIN_TOKEN`,
+      `${damaged}this node ${removed ? 'was removed from the fleet' : 'is not enrolled'} - run \`shoal node token\` at the controller and set SHOAL_JOIN_TOKEN`,
     )
   }
   const token = parseToken(joinToken)
+  await options.beforeJoin?.()
   const seed = value?.seed ?? new TextDecoder().decode(createUser().getSeed())
   if (value === undefined) await file.write(JSON.stringify({ seed } satisfies IdentityFile))
   const reply = await join(token, seed, options, signal)
@@ -121,7 +124,7 @@ export function parseToken(text: string): JoinToken {
     // The token is a secret: nothing of it goes into the message.
     throw new Fault(
       'CONFIG_INVALID',
-      'SHOAL_JOIN_TOKEN is not a join token: copy all of what `shoal node token` printed',
+      'SHOAL_JOIN_TOKEN is not a join token - copy all of what `shoal node token` printed',
       {},
       { cause: error },
     )

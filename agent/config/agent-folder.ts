@@ -38,7 +38,7 @@ export class AgentFolder implements AsyncDisposable {
     } catch (error) {
       throw new Fault(
         'CONFIG_INVALID',
-        `another agent runs on ${path}: end it, or give this one a folder of its own with SHOAL_AGENT_DATA`,
+        `another agent runs on ${path} - end it, or give this one a folder of its own with SHOAL_AGENT_DATA`,
         { folder: path },
         { cause: error },
       )

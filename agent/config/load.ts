@@ -4,6 +4,7 @@ import { Compile } from 'typebox/compile'
 import { Value } from 'typebox/value'
 import { misspelt } from '#shared/env-names.ts'
 import { Fault } from '#shared/fault.ts'
+import { settingProblems } from '#shared/setting-problems.ts'
 import { AgentConfig } from './schema.ts'
 import { KEYS, settingName, settingNames } from './settings.ts'
 
@@ -49,10 +50,8 @@ export function loadAgentConfig(env: Readonly<Record<string, string | undefined>
   }
   const valid = validator.Check(candidate)
   if (!valid) {
-    for (const { instancePath, message } of validator.Errors(candidate)) {
-      const key = instancePath.split('/')[1] ?? ''
-      problems.push(`${names.get(key) ?? key}=${env[names.get(key) ?? ''] ?? ''} ${message}`)
-    }
+    const nameOf = (key: string) => names.get(key) ?? key
+    problems.push(...settingProblems(AgentConfig, validator.Errors(candidate), nameOf, env))
   }
   if (!valid || problems.length > 0) {
     throw new Fault('CONFIG_INVALID', problems.join('; '), { source: 'environment', problems })

@@ -13,7 +13,7 @@ interface Described {
 export const KEYS: readonly Key[] = Object.keys(AgentConfig.properties).filter(isKey)
 
 /** `httpPort` is set by `SHOAL_HTTP_PORT`. */
-export function settingName(key: Key): string {
+export function settingName(key: string): string {
   return `SHOAL_${key.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
 }
 

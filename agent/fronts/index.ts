@@ -5,8 +5,8 @@
  * sockets, parsers, encoders. `worker.ts` is the program of a worker, `agent-worker.mjs` in a release.
  *
  * Depends on shared, invoke/, proxy/, memory/.
- * Used by agent.ts.
+ * Used by agent.ts and doors.ts.
  */
 export { OwnFronts } from './own-fronts.ts'
-export type { Fronts, FrontPorts } from './model.ts'
+export type { Fronts, FrontPorts, FrontsOptions } from './model.ts'
 export { WorkerFronts } from './worker-fronts.ts'

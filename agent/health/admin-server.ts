@@ -2,9 +2,9 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Registry } from 'prom-client'
 import { Fault } from '#shared/fault.ts'
-import type { FunctionReport } from '#shared/schemas/health.ts'
 import type { HealthLog } from './log.ts'
 import type { LoopLag } from './loop-monitor.ts'
+import type { ReadinessView } from './readiness.ts'
 
 /** An event loop that stood still for so long in the last seconds is not healthy. */
 const LAG_MS_MAX = 5_000
@@ -13,20 +13,10 @@ export interface AdminServerOptions {
   readonly host: string
   /** 0 takes a free one; -1 is not for here: do not start it. */
   readonly port: number
-  readonly functions: () => readonly FunctionReport[]
-  /** Why the agent as a whole is not ready, apart from its functions. */
-  readonly notReady: () => readonly NotReady[]
+  readonly readiness: () => ReadinessView
   readonly loopLag: () => LoopLag
   readonly metrics: Registry
   readonly log: HealthLog
-}
-
-/** One reason of `/readyz`. */
-export interface NotReady {
-  readonly fn?: string
-  readonly state: string
-  readonly code?: string
-  readonly message?: string
 }
 
 /** `/healthz`, `/readyz` and `/metrics` on a local port of their own. */
@@ -101,22 +91,15 @@ export class AdminServer implements AsyncDisposable {
   }
 
   #readiness(response: ServerResponse): void {
-    const reports = this.#options.functions()
-    const reasons = [...this.#options.notReady(), ...notServing(reports)]
+    const { reasons, failing, functions } = this.#options.readiness()
     const ready = reasons.length === 0
     send(response, ready ? 200 : 503, {
       status: ready ? 'ready' : 'not ready',
-      functions: reports.length,
+      functions,
       reasons,
+      failing,
     })
   }
-}
-
-/** Functions that no release answers for. One that is switched to a new release, or whose new release fails, still answers. */
-export function notServing(reports: readonly FunctionReport[]): NotReady[] {
-  return reports
-    .filter(({ serving }) => serving.length === 0)
-    .map(({ fn, state, reason }) => Object.assign({ fn, state }, reason))
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {
@@ -134,7 +117,7 @@ function listenFault(error: unknown, { host, port }: AdminServerOptions): Fault 
   if (code === 'EADDRINUSE') {
     return new Fault(
       'PORT_TAKEN',
-      `port ${port} for the admin server is taken by another program; set SHOAL_ADMIN_PORT to a free port, or to -1 for none`,
+      `port ${port} for the admin server is taken by another program - set SHOAL_ADMIN_PORT to a free port, or to -1 for none`,
       { port, host, setting: 'SHOAL_ADMIN_PORT' },
       { cause: error },
     )
@@ -142,7 +125,7 @@ function listenFault(error: unknown, { host, port }: AdminServerOptions): Fault 
   const text = error instanceof Error ? error.message : String(error)
   return new Fault(
     'CONFIG_INVALID',
-    `the admin server cannot listen on ${host} port ${port} (${text}); see SHOAL_ADMIN_HOST and SHOAL_ADMIN_PORT`,
+    `the admin server cannot listen on ${host} port ${port} (${text}) - see SHOAL_ADMIN_HOST and SHOAL_ADMIN_PORT`,
     { port, host, setting: 'SHOAL_ADMIN_PORT' },
     { cause: error },
   )

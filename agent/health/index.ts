@@ -5,8 +5,8 @@
  *
  * @module
  */
-export { AdminServer, notServing } from './admin-server.ts'
-export type { AdminServerOptions, NotReady } from './admin-server.ts'
+export { AdminServer } from './admin-server.ts'
+export type { AdminServerOptions } from './admin-server.ts'
 export { HeartbeatBuilder, HeartbeatLoop } from './heartbeat.ts'
 export type { HealthSources, HeartbeatLoopOptions } from './heartbeat.ts'
 export { cpuShare, HostSampler, parseCpuTimes, parseMemory } from './host-sampler.ts'
@@ -20,5 +20,7 @@ export { agentMetrics } from './metrics.ts'
 export type { MetricSources } from './metrics.ts'
 export { Prober } from './prober.ts'
 export type { ProbeResult, ProberOptions } from './prober.ts'
+export { notServing, Readiness } from './readiness.ts'
+export type { NotReady, ReadinessSources, ReadinessView } from './readiness.ts'
 export { StateWatch } from './state-watch.ts'
 export type { StateWatchOptions } from './state-watch.ts'

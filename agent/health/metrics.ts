@@ -10,6 +10,7 @@ import type { FunctionReport } from '#shared/schemas/health.ts'
 import type { HostSample } from './host-sampler.ts'
 import { workersUsage } from './workers-usage.ts'
 import type { LoopLag } from './loop-monitor.ts'
+import { notServing } from './readiness.ts'
 
 /** Where the numbers come from; read when somebody asks for them, never before. */
 export interface MetricSources {
@@ -46,6 +47,16 @@ export function agentMetrics(sources: MetricSources): Registry {
 function functionMetrics(registry: Registry, { functions }: MetricSources): void {
   const labelNames = ['fn'] as const
   functionCounters(registry, functions)
+  addGauge(registry, {
+    name: 'shoal_function_down_bool',
+    help: '1: no release of the function answers calls',
+    labelNames,
+    collect() {
+      this.reset()
+      const down = new Set(notServing(functions()).map(({ fn }) => fn))
+      for (const { fn } of functions()) this.set({ fn }, down.has(fn) ? 1 : 0)
+    },
+  })
   addGauge(registry, {
     name: 'shoal_invoke_latency_seconds',
     help: 'Latency of the calls that ended in about the last minute; quantile 1 is the slowest',

@@ -17,7 +17,7 @@ export function listenFault(error: unknown, wanted: Wanted): Fault {
   if (code === 'EADDRINUSE') {
     return new Fault(
       'PORT_TAKEN',
-      `port ${port} for ${what} is taken by another program; set ${setting} to a free port, or to -1 for none`,
+      `port ${port} for ${what} is taken by another program - set ${setting} to a free port, or to -1 for none`,
       details,
       { cause: error },
     )
@@ -28,7 +28,7 @@ export function listenFault(error: unknown, wanted: Wanted): Fault {
       : `see SHOAL_BIND_HOST and ${setting}`
   return new Fault(
     'CONFIG_INVALID',
-    `${what} cannot listen on ${host} port ${port} (${text}); ${hint}`,
+    `${what} cannot listen on ${host} port ${port} (${text}) - ${hint}`,
     details,
     {
       cause: error,

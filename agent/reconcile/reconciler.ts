@@ -108,6 +108,11 @@ export class Reconciler implements AsyncDisposable {
       .filter((report) => report !== undefined)
   }
 
+  /** Why the engine is away, when it is. */
+  get engineFault(): Fault | undefined {
+    return this.#watch.fault
+  }
+
   /** Resolves when nothing is left to do, now or under way; a later try of something that failed does not count. */
   async settled(signal: AbortSignal): Promise<void> {
     const aborted = Promise.withResolvers<never>()

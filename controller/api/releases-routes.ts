@@ -64,7 +64,7 @@ export const releasesRoutes: FastifyPluginCallbackTypebox<RouteOptions> = (
       schema: {
         summary: 'Build a source into a release',
         description:
-          'Body: a tar, tar.gz or zip archive, or JSON {url, subfolder?}. Answers one JSON text per line: build output, then the release or an error.',
+          'Body: a tar, tar.gz or zip archive, or JSON {url, subfolder?}. A source that is no function (a broken archive, no runtime found) is answered with its error, 400 and so on. Once a build has something to say the answer is 200, with one JSON text per line: `{type: "log"}` lines of its output, and a last line that tells how it ended, `{type: "release"}` or `{type: "error"}`. An answer without such a last line was cut off.',
         consumes: [...Object.keys(ARCHIVES), 'application/json'],
         produces: [NDJSON],
         params: FunctionParams,
@@ -89,6 +89,8 @@ export const releasesRoutes: FastifyPluginCallbackTypebox<RouteOptions> = (
         (line) => lines.push(line),
         signal,
       )
+      // What fails before there was a word of the build has a status of its own.
+      await Promise.race([lines.first, built])
       return sendLines(reply, lines.until(toLine(built, request)))
     },
   )
@@ -193,9 +195,16 @@ function defaultArch(nodes: readonly NodeRow[], hostArch: Arch): Arch {
 class LineFeed {
   #lines: string[] = []
   #wake: (() => void) | undefined
+  readonly #first = Promise.withResolvers<void>()
+
+  /** Resolves when there is a line. */
+  get first(): Promise<void> {
+    return this.#first.promise
+  }
 
   push(line: string): void {
     this.#lines.push(line)
+    this.#first.resolve()
     this.#wake?.()
   }
 

@@ -2,8 +2,7 @@ import type { FaultCode } from '#shared/fault.ts'
 
 /** What a person can do about it, where the message itself does not say. */
 const HINTS: Partial<Record<FaultCode, string>> = {
-  CONTROLLER_UNREACHABLE:
-    'is it running? `npm start` starts it; --url or SHOAL_API_URL say where it is; `shoal doctor` checks all parts',
+  CONTROLLER_UNREACHABLE: 'is it running? `npm start` starts it; `shoal doctor` checks all parts',
   UNAUTHENTICATED:
     'the token is in <data folder>/controller/api-token of the controller; pass --token or SHOAL_API_TOKEN',
   FUNCTION_UNKNOWN: '`shoal fn ls` lists the functions',

@@ -15,6 +15,7 @@ import { nodeTokenCommand } from './commands/node-token.ts'
 import { rolloutAbortCommand } from './commands/rollout-abort.ts'
 import { rolloutLsCommand } from './commands/rollout-ls.ts'
 import { rolloutStatusCommand } from './commands/rollout-status.ts'
+import { locateApi, type ConnectionOptions } from './connection.ts'
 import type { CliContext } from './context.ts'
 import { EXIT, EXIT_HELP, type ExitCode } from './exit-codes.ts'
 import { hintFor } from './hints.ts'
@@ -26,7 +27,7 @@ export function buildProgram(context: CliContext): Command {
   const program = new Command('shoal')
     .description('Functions on every node of an edge fleet')
     .version(packageFile.version)
-    .option('--url <url>', 'of the controller (SHOAL_API_URL); default http://127.0.0.1:7420')
+    .option('--url <url>', 'of the controller (SHOAL_API_URL); default: from the data folder')
     .option('--token <token>', 'of the controller (SHOAL_API_TOKEN); default: from the data folder')
     .option('--data-folder <folder>', 'data folder (SHOAL_DATA); default ~/.local/share/shoal')
     .option('--debug', 'show where an error came from')
@@ -78,7 +79,14 @@ export async function runCli(
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.failed
     if (context.signal.aborted) return EXIT.interrupted
-    explain(error, context.out, program.opts<{ debug?: boolean }>().debug === true)
+    const options = program.opts<ConnectionOptions & { debug?: boolean }>()
+    explain(error, context.out, options.debug === true)
+    if (Fault.is(error, 'CONTROLLER_UNREACHABLE')) {
+      const { from } = await locateApi(options, context.env)
+      context.out.note(
+        `        the address is from ${from}; SHOAL_DATA or --url name another one\n`,
+      )
+    }
     return EXIT.failed
   }
 }

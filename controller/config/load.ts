@@ -4,6 +4,7 @@ import { Compile } from 'typebox/compile'
 import { Value } from 'typebox/value'
 import { misspelt } from '#shared/env-names.ts'
 import { Fault } from '#shared/fault.ts'
+import { settingProblems } from '#shared/setting-problems.ts'
 import { ControllerConfig } from './schema.ts'
 
 const validator = Compile(ControllerConfig)
@@ -37,10 +38,8 @@ export function loadControllerConfig(
   const candidate = Value.Convert(ControllerConfig, Value.Default(ControllerConfig, raw))
   const valid = validator.Check(candidate)
   if (!valid) {
-    for (const { instancePath, message } of validator.Errors(candidate)) {
-      const name = settingName(instancePath.split('/')[1] ?? '')
-      problems.push(`${name}=${env[name] ?? ''} ${message}`)
-    }
+    const errors = validator.Errors(candidate)
+    problems.push(...settingProblems(ControllerConfig, errors, settingName, env))
   }
   if (!valid || problems.length > 0) {
     throw new Fault('CONFIG_INVALID', problems.join('; '), { source: 'environment', problems })

@@ -8,9 +8,10 @@ import { baseImageId, baseImageStep } from './base-image.ts'
 import type { OwnDockerd } from './dockerd.ts'
 import { dockerStep } from './engine.ts'
 import { writeImages } from './images-file.ts'
+import { removeOldImages } from './old-images.ts'
 import { clientsStep, natsServerStep } from './programs.ts'
 import { presentRunners, runnerSteps, type Runners } from './runners.ts'
-import { runtimeImageSteps, type RuntimeImages } from './runtime-images.ts'
+import { RUNTIME_IMAGE_PREFIX, runtimeImageSteps, type RuntimeImages } from './runtime-images.ts'
 import { runStep, skipStep, type Outcome, type Step } from './steps.ts'
 
 export interface BootstrapOptions {
@@ -166,5 +167,19 @@ async function prepareImages(
   if (failed === outcomes.length || (failed > 0 && purpose === 'test')) {
     throw new BootstrapFailure(`${failed} of ${outcomes.length} runtime images could not be built`)
   }
+  if (purpose === 'start' && failed === 0) await tidyImages(docker, made, out)
   return made
+}
+
+/** Nothing depends on it: what cannot be removed now is tried again at the next start. */
+async function tidyImages(docker: Docker, made: RuntimeImages, out: Output): Promise<void> {
+  const current = new Set(Object.values(made).flatMap(({ run, build }) => [run, build]))
+  try {
+    const options = { docker, prefix: RUNTIME_IMAGE_PREFIX, current, nowMs: Date.now() }
+    const removed = await removeOldImages(options)
+    if (removed.length > 0) out.line(`Old runtime images removed: ${removed.join(', ')}`)
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    out.line(`Old runtime images were not all removed: ${why}`)
+  }
 }

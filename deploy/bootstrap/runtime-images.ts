@@ -9,6 +9,7 @@ import { runtimeImagePlan, type ImageFile, type RuntimeImage } from '#runtimes/i
 import type { Images } from '#shared/schemas/images.ts'
 import type { DeployConfig } from '../config.ts'
 import { FileHashes } from './file-hashes.ts'
+import { BuildStages, markUsed, removeLeftovers } from './old-images.ts'
 import { drainProgress } from './progress.ts'
 import type { Step } from './steps.ts'
 
@@ -17,6 +18,8 @@ export type RuntimeImages = NonNullable<Images['docker']>
 
 const BUILD_TIMEOUT_MS = 900_000
 const TAG_HASH_CHARS = 16
+/** What all runtime images are called; their runtime and version follow. */
+export const RUNTIME_IMAGE_PREFIX = 'shoal/runtime-'
 
 export interface RuntimeImagesOptions {
   readonly docker: Docker
@@ -54,10 +57,12 @@ function imageStep(
   const [image] = same
   if (image === undefined) throw new RangeError('a group of no images')
   const kinds = same.map(({ kind }) => kind).join('+')
-  const tag = `shoal/runtime-${image.runtime}:${image.kind}-${image.contentHash.slice(0, TAG_HASH_CHARS)}`
+  const tag = `${RUNTIME_IMAGE_PREFIX}${image.runtime}:${image.kind}-${image.contentHash.slice(0, TAG_HASH_CHARS)}`
   const present = async (): Promise<string | undefined> => {
     const id = await imageId(docker, tag)
     if (id === undefined) return undefined
+    await markUsed(docker, tag).catch(() => undefined)
+    // Read and written in one turn: run and build image of a runtime come at the same time.
     const before = made[image.runtime] ?? { run: id, build: id }
     made[image.runtime] = { ...before, ...Object.fromEntries(same.map(({ kind }) => [kind, id])) }
     return tag
@@ -107,7 +112,10 @@ async function buildImage(
       forcerm: true,
       abortSignal,
     })
-    await Promise.all([packed, drainProgress(stream, () => undefined)])
+    const stages = new BuildStages()
+    await Promise.all([packed, drainProgress(stream, (text) => stages.line(text))])
+    // Else a stage that only builds stays as an image without a name, 1.25 GB with its compilers.
+    await removeLeftovers(docker, stages.leftovers).catch(() => undefined)
   } catch (error) {
     context.destroy()
     await packed.catch(() => undefined)

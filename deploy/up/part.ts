@@ -174,7 +174,10 @@ export class Part {
     if (this.#last.length > LAST_LINES_MAX) this.#last.shift()
   }
 
+  /** What a part says to people is enough where it says something. */
   #failure(reason: string): string {
+    const plain = this.#last.filter((line) => line.startsWith(`shoal-${this.name}: `))
+    if (plain.length > 0) return `${plain.join('\n')}\n(${reason}; log: ${this.#spec.log.path})`
     return `${this.name} ${reason}. Its last lines (all of them in ${this.#spec.log.path}):\n${this.#last.join('\n')}`
   }
 }

@@ -25,6 +25,11 @@ const LAYERS: readonly { readonly from: string; readonly may: readonly string[] 
   { from: 'runtimes/', may: ['runtimes/', 'shared/'] },
   // README's tables are made from both parts' schemas.
   { from: 'deploy/docs.ts', may: ['agent/config/', 'controller/config/', 'shared/'] },
+  // Mistakes in any part's settings are told before set-up.
+  {
+    from: 'deploy/settings.ts',
+    may: ['agent/config/', 'controller/config/', 'shared/', 'deploy/config.ts'],
+  },
   // Sets up and starts the parts: it meets them where it must agree with them, and else as processes.
   {
     from: 'deploy/',

@@ -146,7 +146,7 @@ describe('the agent as a process', () => {
     )
   })
 
-  it('names what is not ready, and why', async () => {
+  it('is ready with one function that fails, and names it with its reason', async () => {
     await using scope = await world()
     const { controller } = scope
     await using agent = await scope.start()
@@ -154,15 +154,17 @@ describe('the agent as a process', () => {
     const broken = await release(controller, 'broken', 'throw new Error("no database here")')
     const fine = await release(controller, 'loud', LOUD)
     await controller.send(NODE, await controller.signed(NODE, 1, [broken, fine]))
-    const reasons = await eventually(async () => {
+    const failing = await eventually(async () => {
       const response = await fetch(`${agent.admin}/readyz`)
-      assert.equal(response.status, 503)
-      const body: { reasons: { fn: string; code?: string }[] } = JSON.parse(await response.text())
-      const [only] = body.reasons
-      return body.reasons.length === 1 && only?.code !== undefined ? body.reasons : undefined
+      const body: { failing: { fn: string; code?: string }[] } = JSON.parse(await response.text())
+      const [only] = body.failing
+      // One function that fails takes no caller away from the others.
+      return response.ok && only?.code !== undefined ? body.failing : undefined
     })
-    assert.equal(reasons[0]?.fn, 'broken')
-    assert.equal(reasons[0]?.code, 'FUNCTION_LOAD')
+    assert.deepEqual(
+      failing.map(({ fn, code }) => [fn, code]),
+      [['broken', 'FUNCTION_LOAD']],
+    )
     const beat = await eventually(() =>
       controller.heartbeats.findLast(({ functions }) => functions[0]?.state === 'failed'),
     )
@@ -232,23 +234,35 @@ describe('an agent that cannot start', () => {
       })
       assert.equal(code, 1)
       assert.match(output, /PORT_TAKEN/)
-      assert.match(output, new RegExp(`port ${address.port} .* set ${setting}`))
+      const line = `^shoal-agent: port ${address.port} .* is taken .* - set ${setting} to a free port`
+      assert.match(output, new RegExp(line, 'm'))
+      assert.doesNotMatch(output, /\bat .*\.ts:\d/, 'a stack says nothing to its reader')
     }
+    assert.deepEqual(controller.joins, [], 'no token was used up')
     taken.close()
     await once(taken, 'close')
   })
 
   const rows = [
-    { name: 'no token and no identity', env: {}, says: /CONFIG_INVALID.*shoal node token/ },
+    {
+      name: 'no token and no identity',
+      env: {},
+      says: /^shoal-agent: .* is not enrolled - run `shoal node token`/m,
+    },
+    {
+      name: 'a data folder that cannot be made',
+      env: { SHOAL_AGENT_DATA: '/dev/null/agent' },
+      says: /^shoal-agent: cannot use the agent's folder .*: ENOTDIR.* - SHOAL_DATA names/m,
+    },
     {
       name: 'a broken token',
       env: { SHOAL_JOIN_TOKEN: 'abc' },
-      says: /CONFIG_INVALID.*join token/,
+      says: /^shoal-agent: .* is not a join token - copy/m,
     },
     {
       name: 'a misspelt setting',
       env: { SHOAL_HTP_PORT: '1' },
-      says: /SHOAL_HTP_PORT.*SHOAL_HTTP_PORT/,
+      says: /^shoal-agent: SHOAL_HTP_PORT.*SHOAL_HTTP_PORT meant\? - /m,
     },
   ]
   for (const { name, env, says } of rows) {
@@ -257,8 +271,22 @@ describe('an agent that cannot start', () => {
       const { code, output } = await agentRun({ data: folder.path, env })
       assert.equal(code, 1)
       assert.match(output, says)
+      assert.doesNotMatch(output, /\bat .*\.ts:\d/)
     })
   }
+
+  it('says on stderr when there is no Docker, and serves as soon as there is', async () => {
+    await using controller = await TinyController.start()
+    await using folder = await tempFolder()
+    const env = {
+      SHOAL_JOIN_TOKEN: controller.token(),
+      SHOAL_ENGINE: 'docker',
+      SHOAL_DOCKER_SOCKET: folder.join('no.sock'),
+    }
+    await using agent = await agentProcess({ data: folder.path, env })
+    const line = await agent.line((text) => text.startsWith('shoal-agent: '))
+    assert.match(line, /Docker does not answer at .*no\.sock.* - functions start as soon/)
+  })
 
   it('refuses a controller whose root is not the one in the token', async () => {
     await using controller = await TinyController.start()

@@ -145,7 +145,7 @@ it('no controller, no token, a wrong token and another server each say what to d
   const nowhere = await shoal(peer, ['fn', 'ls', '--url', 'http://127.0.0.1:1'])
   assert.match(
     nowhere.err,
-    /CONTROLLER_UNREACHABLE.*127\.0\.0\.1:1: .*REFUSED.*\n {2}hint: .*npm start/,
+    /CONTROLLER_UNREACHABLE.*127\.0\.0\.1:1: .*REFUSED.*\n {2}hint: .*npm start.*\n +the address is from --url; SHOAL_DATA or/,
   )
   const none = await shoal(peer, ['fn', 'ls', '--data-folder', folder.path], {
     env: { SHOAL_API_TOKEN: '' },
@@ -168,6 +168,21 @@ it('no controller, no token, a wrong token and another server each say what to d
     env: { SHOAL_API_TOKEN: '' },
   })
   assert.equal(found.code, 0, found.err)
+})
+
+it('the controller is found by the data folder alone; settings that name another address win', async () => {
+  await using peer = await ApiPeer.start()
+  await using folder = await tempFolder()
+  await mkdir(folder.join('controller'))
+  await writeFile(folder.join('controller/address.json'), `{"api":"${peer.url}","nats":[]}\n`)
+  const env = { SHOAL_API_URL: '', SHOAL_DATA: folder.path }
+  const found = await shoal(peer, ['fn', 'ls'], { env })
+  assert.equal(found.code, 0, found.err)
+  const other = await shoal(peer, ['fn', 'ls'], { env: { ...env, SHOAL_API_PORT: '1' } })
+  assert.match(other.err, /127\.0\.0\.1:1:[^]*the address is from SHOAL_API_PORT;/)
+  await writeFile(folder.join('controller/address.json'), '{"api":"http://127.0.0.1:1","nats":[]}')
+  const gone = await shoal(peer, ['fn', 'ls'], { env })
+  assert.match(gone.err, /127\.0\.0\.1:1:[^]*the address is from .*controller\/address\.json;/)
 })
 
 it('doctor names each part and fails when one does', async () => {

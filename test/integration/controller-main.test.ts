@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { stat, writeFile } from 'node:fs/promises'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -36,6 +36,17 @@ it('starts without NATS, says so, and connects when it comes', async () => {
   await using node = await joinNode(controller, { name: 'edge-1' })
   assert.equal((await roll(controller, 'sieve')).state, 'done')
   assert.equal(node.kept.length, 1)
+})
+
+it('leaves its address in the data folder, for the command line', async () => {
+  await using controller = await controllerScope({ nats: false })
+  const noted: unknown = JSON.parse(
+    await readFile(join(controller.folder, 'controller/address.json'), 'utf8'),
+  )
+  assert.deepEqual(noted, {
+    api: controller.url,
+    nats: [`nats://127.0.0.1:${controller.natsPort}`],
+  })
 })
 
 it('nodes get what they missed when NATS was away', async () => {

@@ -3,10 +3,11 @@ import { it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Value } from 'typebox/value'
 import { LIMITS } from '#shared/limits.ts'
-import { ApiError, ReleaseLine } from '#shared/schemas/api.ts'
+import { ApiError } from '#shared/schemas/api.ts'
 import { controllerScope, type ControllerScope } from '#test/controller-scope.ts'
 import { deploy, signal } from '#test/deploy.ts'
 import { eventually } from '#test/eventually.ts'
+import { tarOf } from '#test/source.ts'
 
 const TAR = { 'content-type': 'application/x-tar' }
 
@@ -24,11 +25,10 @@ async function upload(
   })
 }
 
-async function lastLine(response: Response): Promise<ReleaseLine> {
-  assert.equal(response.status, 200)
-  assert.equal(response.headers.get('content-type'), 'application/x-ndjson')
-  const lines = (await response.text()).trim().split('\n')
-  return Value.Parse(ReleaseLine, JSON.parse(lines.at(-1) ?? ''))
+async function errorCode(response: Response, status: number): Promise<string> {
+  const text = await response.text()
+  assert.equal(response.status, status, text)
+  return Value.Parse(ApiError, JSON.parse(text)).code
 }
 
 /** A body that begins well and then says nothing until it is cancelled. */
@@ -38,11 +38,14 @@ const silence = () =>
     pull: () => new Promise(() => undefined),
   })
 
-it('a source that is none ends the stream with an error line, and changes nothing', async () => {
+it('a source that is none is answered with 400, and changes nothing', async () => {
   await using controller = await controllerScope({ nats: false })
-  const last = await lastLine(await upload(controller, 'sieve', 'this is no archive'))
-  assert.equal(last.type, 'error')
-  assert.equal(last.type === 'error' && last.code, 'BUNDLE_INVALID')
+  const broken = await upload(controller, 'sieve', 'this is no archive')
+  assert.equal(await errorCode(broken, 400), 'BUNDLE_INVALID')
+  // Whole, but nothing in it is a function.
+  const body = new Uint8Array(await tarOf({ 'readme.txt': 'hello' }))
+  const without = await upload(controller, 'sieve', body)
+  assert.equal(await errorCode(without, 400), 'RUNTIME_UNKNOWN')
   assert.deepEqual(await controller.api.functions(signal()), [])
 })
 
@@ -65,8 +68,8 @@ it('a source that does not say how large it is is cut off at the limit', async (
       if (sent > 400) stream.close()
     },
   })
-  const last = await lastLine(await upload(controller, 'sieve', body))
-  assert.equal(last.type === 'error' && last.code, 'BODY_TOO_LARGE', JSON.stringify(last))
+  const response = await upload(controller, 'sieve', body)
+  assert.equal(await errorCode(response, 413), 'BODY_TOO_LARGE')
   assert.ok(sent < 300, `${sent} MiB were taken`)
 })
 
@@ -98,9 +101,9 @@ it('a line of waiting deployments that is too long is refused with CONFLICT', as
   const answers: string[] = []
   const waiting = Array.from({ length: 6 }, async () => {
     const response = await upload(controller, 'sieve', silence(), stop.signal)
-    answers.push(JSON.stringify(await lastLine(response)))
+    answers.push(await errorCode(response, 409))
   }).map((work) => work.catch(() => undefined))
-  await eventually(() => answers.some((line) => line.includes('"CONFLICT"')))
+  await eventually(() => answers.some((line) => line === 'CONFLICT'))
   stop.abort()
   await Promise.all(waiting)
   assert.equal(answers.length, 1, 'only the one too many')

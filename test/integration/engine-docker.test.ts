@@ -8,6 +8,7 @@ import { busyboxImage } from '#test/busybox-image.ts'
 import { dockerScope, type DockerScope } from '#test/docker.ts'
 import { scriptSpec, spareSpec, watching, within, type EngineBed } from '#test/engine-bed.ts'
 import { eventually } from '#test/eventually.ts'
+import { initlessEngine } from '#test/initless-engine.ts'
 import { socketRelay } from '#test/socket-relay.ts'
 import { tempFolder } from '#test/temp.ts'
 import { engineConformance } from './engine-conformance.ts'
@@ -37,10 +38,14 @@ async function dockerBed(): Promise<EngineBed> {
       new DockerEngine({
         socketPath: options?.socketPath ?? '/var/run/docker.sock',
         installation: id,
+        onWarning: options?.onWarning,
         images: {
           load: async () => ({
             arch: 'amd64',
-            docker: options?.images !== false ? { binary: { run: image, build: image } } : {},
+            docker: {
+              ...(options?.images === false ? {} : { binary: { run: image, build: image } }),
+              ...(options?.nodejs === true ? { nodejs: { run: image, build: image } } : {}),
+            },
           }),
         },
       }),
@@ -49,6 +54,29 @@ async function dockerBed(): Promise<EngineBed> {
 }
 
 engineConformance('docker', dockerBed)
+
+describe('engine docker: without docker-init', () => {
+  it('handlers run without it, and the operator is told once', async () => {
+    await using bed = await dockerBed()
+    await using folder = await tempFolder()
+    await using socket = await initlessEngine(folder.join('d.sock'))
+    const warnings: string[] = []
+    await using engine = bed.engine(bed.installation, {
+      socketPath: socket.path,
+      nodejs: true,
+      onWarning: (text) => warnings.push(text),
+    })
+    for (const name of ['first', 'second']) {
+      // Not binary: that one reaps by itself and asks for no init.
+      const spec = await scriptSpec(bed, `echo ${name}; sleep 600`, { runtime: 'nodejs' })
+      await engine.start(spec, within())
+      await eventually(async () => (await engine.tail(spec.id, 100, within())).includes(name))
+    }
+    assert.equal(socket.refused(), 1)
+    assert.equal(warnings.length, 1)
+    assert.match(warnings[0] ?? '', /docker-init.*zombies/)
+  })
+})
 
 describe('engine docker: the sandbox', () => {
   it('gives a handler no network, a read-only root, no privileges and a small /tmp', async () => {

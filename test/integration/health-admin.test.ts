@@ -3,7 +3,13 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { describe, it } from 'node:test'
 import { Registry } from 'prom-client'
-import { AdminServer, agentMetrics, HostSampler, InventoryReader } from '#agent/health/index.ts'
+import {
+  AdminServer,
+  agentMetrics,
+  HostSampler,
+  InventoryReader,
+  Readiness,
+} from '#agent/health/index.ts'
 import { Fault } from '#shared/fault.ts'
 import type { FunctionReport } from '#shared/schemas/health.ts'
 
@@ -32,15 +38,24 @@ const report: FunctionReport = {
 }
 
 async function adminScope() {
-  const world = { functions: [report] as FunctionReport[], stopping: false, lagMs: 3 }
+  const world = {
+    functions: [report] as FunctionReport[],
+    engineFault: undefined as { code: string; message: string } | undefined,
+    stopping: false,
+    lagMs: 3,
+  }
   const functions = () => world.functions
+  const readiness = new Readiness({
+    functions,
+    engineFault: () => world.engineFault,
+    stopping: () => world.stopping,
+  })
   const loopLag = () => ({ p99Ms: world.lagMs, maxMs: world.lagMs })
   const host = new HostSampler({ folder: '/' })
   const admin = await AdminServer.listen({
     host: '127.0.0.1',
     port: 0,
-    functions,
-    notReady: () => (world.stopping ? [{ state: 'stopping' }] : []),
+    readiness: () => readiness.view(),
     loopLag,
     metrics: agentMetrics({
       functions,
@@ -68,21 +83,62 @@ describe('the admin port', () => {
     assert.equal((await scope.get('/healthz')).status, 503)
   })
 
-  it('/readyz is 200 when every function answers, else 503 with the reasons', async () => {
+  const reason = { code: 'FUNCTION_LOAD', message: 'no such module' }
+  const failed: FunctionReport = { ...report, fn: 'b', serving: [], state: 'failed', reason }
+  const starting: FunctionReport = { ...report, fn: 'c', serving: [], state: 'starting' }
+  const asleep: FunctionReport = { ...report, fn: 'd', serving: [], state: 'ready' }
+  const away = { code: 'ENGINE_UNAVAILABLE', message: 'no answer' }
+  const readiness: {
+    name: string
+    functions: FunctionReport[]
+    away?: boolean
+    reasons: object[]
+  }[] = [
+    { name: 'nothing to do', functions: [], reasons: [] },
+    { name: 'one of two functions fails', functions: [report, failed], reasons: [] },
+    { name: 'all that is asked for sleeps', functions: [asleep], reasons: [] },
+    {
+      name: 'every function fails',
+      functions: [failed],
+      reasons: [{ fn: 'b', state: 'failed', ...reason }],
+    },
+    {
+      name: 'a function has not been started yet',
+      functions: [report, starting],
+      reasons: [{ fn: 'c', state: 'starting' }],
+    },
+    { name: 'the engine is away, and all serve', functions: [report], away: true, reasons: [] },
+    {
+      name: 'the engine is away, and one does not serve',
+      functions: [report, failed],
+      away: true,
+      reasons: [{ state: 'engine away', ...away }],
+    },
+  ]
+  for (const row of readiness) {
+    it(`/readyz is ${row.reasons.length === 0 ? 200 : 503} when ${row.name}`, async () => {
+      await using scope = await adminScope()
+      scope.world.functions = row.functions
+      scope.world.engineFault = row.away === true ? away : undefined
+      const response = await scope.get('/readyz')
+      const body: { reasons: unknown; failing: { fn: string }[] } = JSON.parse(
+        await response.text(),
+      )
+      assert.deepEqual(body.reasons, row.reasons)
+      assert.equal(response.status, row.reasons.length === 0 ? 200 : 503)
+      const down = row.functions.filter(({ fn }) => fn === 'b' || fn === 'c')
+      assert.deepEqual(
+        body.failing.map(({ fn }) => fn),
+        down.map(({ fn }) => fn),
+      )
+    })
+  }
+
+  it('/readyz stays 200 when a function is added later, and is 503 while the agent stops', async () => {
     await using scope = await adminScope()
     assert.equal((await scope.get('/readyz')).status, 200)
-    scope.world.functions = []
+    scope.world.functions = [report, starting]
     assert.equal((await scope.get('/readyz')).status, 200)
-    const reason = { code: 'FUNCTION_LOAD', message: 'no such module' }
-    scope.world.functions = [report, { ...report, fn: 'b', serving: [], state: 'failed', reason }]
-    const response = await scope.get('/readyz')
-    assert.equal(response.status, 503)
-    assert.deepEqual(await response.json(), {
-      status: 'not ready',
-      functions: 2,
-      reasons: [{ fn: 'b', state: 'failed', ...reason }],
-    })
-    scope.world.functions = []
     scope.world.stopping = true
     assert.equal((await scope.get('/readyz')).status, 503)
   })
@@ -94,6 +150,7 @@ describe('the admin port', () => {
       const wanted = [
         'shoal_invoke_calls_total{fn="site/a",outcome="ok"} 10',
         'shoal_invoke_calls_total{fn="site/a",outcome="timed-out"} 3',
+        'shoal_function_down_bool{fn="site/a"} 0',
         'shoal_invoke_retries_total{fn="site/a"} 11',
         'shoal_invoke_latency_seconds{fn="site/a",quantile="0.99"} 0.03',
         'shoal_invoke_latency_seconds{fn="site/a",quantile="1"} 0.4',
@@ -135,8 +192,7 @@ describe('the admin port', () => {
       AdminServer.listen({
         host: '127.0.0.1',
         port: address.port,
-        functions: () => [],
-        notReady: () => [],
+        readiness: () => ({ reasons: [], failing: [], functions: 0 }),
         loopLag: () => ({ p99Ms: 0, maxMs: 0 }),
         metrics: new Registry(),
         log,

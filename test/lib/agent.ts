@@ -94,5 +94,7 @@ export async function agentRun(
     ready: () => true,
   })
   const { code } = await child.exited
+  // Its last lines come after its end; nobody writes the line that this waits for.
+  await child.line(() => false).catch(() => undefined)
   return { code, output: child.output() }
 }

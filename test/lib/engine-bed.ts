@@ -8,10 +8,18 @@ import {
   type SpareSpec,
 } from '#agent/handlers/index.ts'
 
+export interface EngineChanges {
+  readonly images?: false
+  readonly socketPath?: string
+  /** The script runs as this runtime, too. */
+  readonly nodejs?: true
+  readonly onWarning?: (text: string) => void
+}
+
 /** What an implementation brings: engines over the same host, and runners that are the shell script `fn/main.sh` of the folder. */
 export interface EngineBed extends AsyncDisposable {
   /** A new instance for an installation. `images: false`: one whose host has no runtimes. `socketPath`: of the daemon. */
-  engine(installation: string, options?: { images?: false; socketPath?: string }): Engine
+  engine(installation: string, options?: EngineChanges): Engine
   /** The folder for handlers' folders. */
   readonly root: string
   /** An installation id of this test's own; everything with it is removed at the end. */

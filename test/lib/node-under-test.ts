@@ -114,7 +114,11 @@ export class NodeUnderTest implements AsyncDisposable {
     try {
       await using last = await this.#spawn(SOURCE, ['--remove-handlers'])
       const { admin }: AgentPorts = JSON.parse(last.readyLine)
-      const settled = async () => (await fetch(`http://127.0.0.1:${admin}/readyz`)).ok
+      const settled = async () => {
+        const response = await fetch(`http://127.0.0.1:${admin}/readyz`)
+        const { failing }: { failing: unknown[] } = JSON.parse(await response.text())
+        return response.ok && failing.length === 0
+      }
       await eventually(settled, { timeoutMs: DEPLOY_WITHIN_MS })
       await last.kill('SIGTERM')
     } finally {

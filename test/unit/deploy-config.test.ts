@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Fault } from '#shared/fault.ts'
 import { loadDeployConfig } from '../../deploy/config.ts'
+import { checkSettings } from '../../deploy/settings.ts'
 import { formatTable } from '../../deploy/output.ts'
 
 describe('deploy configuration', () => {
@@ -73,6 +74,34 @@ describe('deploy configuration', () => {
       HTTPS_PROXY: 'http://p:1',
     })
   })
+})
+
+describe('settings of all parts', () => {
+  const rows: { env: Record<string, string>; problems?: RegExp[]; warnings?: RegExp[] }[] = [
+    { env: { SHOAL_HTTP_PORT: '8001', SHOAL_NATS_HOST: '::', SHOAL_STARTS_MAX: '1' } },
+    { env: { SHOAL_PROT: '1' }, problems: [/^SHOAL_PROT is not a setting; was SHOAL_\w+_PORT/] },
+    { env: { SHOAL_DTA: '/x' }, problems: [/^SHOAL_DTA .* SHOAL_DATA meant/] },
+    { env: { SHOAL_NATS_HSOT: '/x' }, problems: [/^SHOAL_NATS_HSOT .* SHOAL_NATS_HOST meant/] },
+    { env: { SHOAL_WEATHER: 'fine' }, warnings: [/^SHOAL_WEATHER .*ignored$/] },
+    { env: { SHOAL_SPARES: '99' }, problems: [/^SHOAL_SPARES=99 .* number from 0 to 16$/] },
+    { env: { SHOAL_KEEP_MS: 'x' }, problems: [/^SHOAL_KEEP_MS=x .* number from 0 to 86400000$/] },
+    { env: { SHOAL_COMPAT: 'x' }, problems: [/^SHOAL_COMPAT=x must be tinyfaas$/] },
+    { env: { SHOAL_ENGINE: 'x' }, problems: [/^SHOAL_ENGINE=x must be docker or process$/] },
+    { env: { SHOAL_API_PORT: '-1' }, problems: [/^SHOAL_API_PORT=-1 .* from 0 to 65535$/] },
+    {
+      env: { SHOAL_HTTP_PORT: 'x', SHOAL_HEARTBEAT_MS: '1', SHOAL_NATS_PORT: 'y' },
+      problems: [/^SHOAL_HTTP_PORT=x/, /^SHOAL_HEARTBEAT_MS=1/, /^SHOAL_NATS_PORT/],
+    },
+  ]
+  for (const { env, problems = [], warnings = [] } of rows) {
+    it(`${JSON.stringify(env)}: ${problems.length} problems, ${warnings.length} warnings`, () => {
+      const found = checkSettings({ HOME: '/nowhere', ...env })
+      assert.equal(found.problems.length, problems.length, found.problems.join('\n'))
+      assert.equal(found.warnings.length, warnings.length, found.warnings.join('\n'))
+      for (const [n, says] of problems.entries()) assert.match(found.problems[n] ?? '', says)
+      for (const [n, says] of warnings.entries()) assert.match(found.warnings[n] ?? '', says)
+    })
+  }
 })
 
 it('a table has its columns aligned and no blanks at the end of lines', () => {

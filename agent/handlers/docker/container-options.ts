@@ -36,6 +36,8 @@ export interface ContainerInput {
   readonly image: string
   /** Docker runtime such as `runsc`; undefined: the engine's default. */
   readonly runtime: string | undefined
+  /** The engine has an init to put before the handler. */
+  readonly hasInit: boolean
 }
 
 /**
@@ -50,6 +52,7 @@ export function containerOptions({
   installation,
   image,
   runtime,
+  hasInit,
 }: ContainerInput): ContainerCreateOptions & { name: string } {
   const tmpfsMiB = Math.max(4, Math.min(TMPFS_MIB_MAX, Math.floor(spec.limits.memoryMiB / 2)))
   return {
@@ -75,7 +78,7 @@ export function containerOptions({
       LogConfig: { Type: 'json-file', Config: { 'max-size': '1m', 'max-file': '1' } },
       RestartPolicy: { Name: 'no' },
       // Else what a function's children leave behind stays as zombies, which count against its pids. The binary runner reaps.
-      Init: spec.runtime !== 'binary',
+      Init: hasInit && spec.runtime !== 'binary',
       OomScoreAdj: OOM_SCORE_ADJ,
       Ulimits: [
         { Name: 'nofile', Soft: OPEN_FILES_MAX, Hard: OPEN_FILES_MAX },

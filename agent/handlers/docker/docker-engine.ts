@@ -23,6 +23,7 @@ import {
   changeFault,
   engineFault,
   isDoneAlready,
+  isInitMissing,
   limited,
   startFault,
   unless,
@@ -49,7 +50,12 @@ export interface DockerEngineOptions {
   readonly images: ImagesSource
   /** Docker runtime for handlers, e.g. `runsc`; default: the daemon's. */
   readonly runtime?: string | undefined
+  /** Gets what the operator should know: the engine lacks something that can be done without. */
+  readonly onWarning?: ((text: string) => void) | undefined
 }
+
+const WITHOUT_INIT =
+  'Docker has no docker-init here: handlers run without it, so processes that a function leaves behind stay as zombies and count against its limit of processes (dockerd looks for it on its PATH, or at its --init-path)'
 
 /** Handlers as sandboxed containers. Needs Docker Engine API 1.41 or newer, with cgroup v1, hybrid or v2. */
 export class DockerEngine implements Engine {
@@ -60,6 +66,7 @@ export class DockerEngine implements Engine {
   readonly #watches = new Set<ExitWatch>()
   /** Handler ids of probes under way: not reported as handlers. One left behind by a crash is, and so gets removed. */
   readonly #probing = new Set<string>()
+  #hasInit = true
 
   constructor(options: DockerEngineOptions) {
     this.#options = options
@@ -209,8 +216,22 @@ export class DockerEngine implements Engine {
 
   async #start(spec: HandlerSpec | SpareSpec, signal: AbortSignal): Promise<void> {
     const image = await this.#image(spec.runtime)
+    try {
+      await this.#startBy(image, spec, signal)
+    } catch (error) {
+      if (!isInitMissing(error)) throw startFault(error, spec, image)
+      if (this.#hasInit) this.#options.onWarning?.(WITHOUT_INIT)
+      this.#hasInit = false
+      await this.#startBy(image, spec, signal).catch((again: unknown) => {
+        throw startFault(again, spec, image)
+      })
+    }
+  }
+
+  async #startBy(image: string, spec: HandlerSpec | SpareSpec, signal: AbortSignal): Promise<void> {
     const { installation, runtime } = this.#options
-    const options = containerOptions({ spec, installation, image, runtime })
+    const hasInit = this.#hasInit
+    const options = containerOptions({ spec, installation, image, runtime, hasInit })
     try {
       signal.throwIfAborted()
       // Not given up with the caller: the engine would make the container all the same, and later than we could remove it.
@@ -222,7 +243,7 @@ export class DockerEngine implements Engine {
     } catch (error) {
       // Also when the caller gave up: the engine may have made the container all the same.
       await this.#remove(spec.id, AbortSignal.timeout(QUICK_MS)).catch(() => undefined)
-      throw startFault(error, spec, image)
+      throw error
     }
   }
 

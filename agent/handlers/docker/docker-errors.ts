@@ -77,6 +77,12 @@ export function startFault(error: unknown, spec: HandlerSpec | SpareSpec, image:
   )
 }
 
+/** True when the engine lacks the program that `Init` asks for: some distributions have it in a package of its own. */
+export function isInitMissing(error: unknown): boolean {
+  if (!Fault.is(error, 'INTERNAL')) return false
+  return /docker-init.*(?:not found|no such file)/is.test(messageOf(error.cause))
+}
+
 /** What can be done to a container that runs. */
 export type Change = 'update' | 'pause' | 'unpause'
 

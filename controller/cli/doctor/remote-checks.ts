@@ -3,7 +3,7 @@ import net from 'node:net'
 import { ApiClient } from '#controller/api-client/index.ts'
 import { Fault } from '#shared/fault.ts'
 import type { NodeView } from '#shared/schemas/api.ts'
-import { apiUrl, findConnection } from '../connection.ts'
+import { findConnection, locateApi, readAddress } from '../connection.ts'
 import { hintFor } from '../hints.ts'
 import { fail, ok, warn, type CheckResult, type DoctorInput } from './model.ts'
 
@@ -18,7 +18,7 @@ export async function checkApi(
   const check = 'controller'
   const limited = AbortSignal.any([signal, AbortSignal.timeout(API_TIMEOUT_MS)])
   try {
-    const url = apiUrl(options, env)
+    const { url } = await locateApi(options, env)
     const ready = await new ApiClient({ url, token: '' }).ready(limited)
     const client = new ApiClient(await findConnection(options, env))
     const nodes = await client.nodes(limited)
@@ -76,11 +76,14 @@ export function checkNodes(nodes: readonly NodeView[] | undefined): CheckResult 
 }
 
 /** NATS speaks first: its INFO line is the proof that it is NATS. */
-export async function checkNats({ env }: DoctorInput, signal: AbortSignal): Promise<CheckResult> {
+export async function checkNats(
+  { options, env }: DoctorInput,
+  signal: AbortSignal,
+): Promise<CheckResult> {
   const check = 'NATS'
-  const url = URL.parse(
-    env['SHOAL_NATS_URL'] || `nats://127.0.0.1:${env['SHOAL_NATS_PORT'] || 4222}`,
-  )
+  const port = env['SHOAL_NATS_PORT']
+  const noted = port ? undefined : (await readAddress(options, env))?.nats[0]
+  const url = URL.parse(env['SHOAL_NATS_URL'] || (noted ?? `nats://127.0.0.1:${port || 4222}`))
   if (url === null) return fail(check, 'SHOAL_NATS_URL is not a URL', 'e.g. nats://127.0.0.1:4222')
   const address = `${url.hostname}:${url.port || '4222'}`
   const words = await firstWords(url.hostname, Number(url.port || 4222), signal)
