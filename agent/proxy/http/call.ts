@@ -22,7 +22,7 @@ import {
   tooManyBodies,
 } from './request-body.ts'
 import type { RequestHead } from './request-parser.ts'
-import { isDecodable, readTarget } from './target.ts'
+import { isDecodable, readDeadlineMs, readTarget } from './target.ts'
 
 /** Up to here a body is read whole before the function is called; above it is streamed. */
 const COLLECT_BYTES_MAX = 64 * 1024
@@ -395,9 +395,4 @@ function typeLine(type: string): string {
 
 function destroyBody(body: Body): void {
   if (!Buffer.isBuffer(body)) body.destroy()
-}
-
-function readDeadlineMs(value: string | undefined): number | undefined | 'invalid' {
-  if (value === undefined) return undefined
-  return /^[1-9][0-9]{0,9}$/.test(value) ? Number(value) : 'invalid'
 }

@@ -12,14 +12,8 @@ import type { ConnectionState } from './connection-state.ts'
 import { Linger } from './linger.ts'
 import { Outlet } from './outlet.ts'
 import { PeerProbe } from './peer-probe.ts'
-import { READ_BUFFER, SHORT_BUFFER } from './read-buffer.ts'
-import {
-  type BodySource,
-  type BodyTarget,
-  DrainedBody,
-  noMemory,
-  StreamedBody,
-} from './request-body.ts'
+import { READ_BUFFER, readBuffer } from './read-buffer.ts'
+import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './request-body.ts'
 import type { RequestHead, RequestParser } from './request-parser.ts'
 import { Stillness } from './stillness.ts'
 
@@ -74,7 +68,7 @@ export class Connection implements CallConnection, BodySource {
     this.#socket.on('drain', () => this.#advance())
     this.#socket.on('end', () => this.#onEnd())
     // An error is always followed by `close`, which says enough.
-    this.#socket.on('error', ignore)
+    this.#socket.on('error', () => undefined)
     this.#socket.on('close', () => this.#onClose())
   }
 
@@ -82,10 +76,9 @@ export class Connection implements CallConnection, BodySource {
   sweep(nowMs: number): void {
     const { requestTimeoutMs } = this.#host.times
     if (this.#outlet.isStalled(nowMs, requestTimeoutMs)) return this.destroy()
-    // What is promised to those who do not send, others wait for.
     const wants = (this.#state === 'counted' || this.#state === 'chunked') && !this.#held
-    const isStill = this.#stillness.look(wants, this.#socket.bytesRead)
-    if (isStill && this.#host.budget.short) return this.#call?.cancel(noMemory())
+    const still = this.#stillness.look(wants, this.#socket.bytesRead, this.#host.budget.short)
+    if (still !== undefined) return this.#call?.cancel(still)
     if (nowMs < (this.#end?.dueAtMs ?? this.#dueAtMs)) return
     switch (this.#state) {
       case 'head':
@@ -166,9 +159,7 @@ export class Connection implements CallConnection, BodySource {
       if (this.#last) return this.#linger()
       this.#body = new DrainedBody(this.#host.bodyBytesMax, () => this.#linger())
       this.setFlowing(true)
-    } else {
-      this.#advance()
-    }
+    } else this.#advance()
   }
 
   /** Goes on to the next request when this one is done with. */
@@ -189,9 +180,7 @@ export class Connection implements CallConnection, BodySource {
   #nextBuffer(): Buffer {
     const room = this.#state === 'counted' ? this.#body?.room() : undefined
     const starts = this.#state === 'idle' || this.#state === 'head'
-    if (starts && this.#host.budget.short) this.#reading = SHORT_BUFFER
-    else if (room === undefined) this.#reading = READ_BUFFER
-    else this.#reading = room.length > this.#bytesLeft ? room.subarray(0, this.#bytesLeft) : room
+    this.#reading = readBuffer(room, this.#bytesLeft, starts && this.#host.budget.short)
     return this.#reading
   }
 
@@ -401,8 +390,7 @@ export class Connection implements CallConnection, BodySource {
   }
 
   #giveParser(): void {
-    if (this.#parser === undefined) return
-    this.#host.parsers.give(this.#parser)
+    if (this.#parser !== undefined) this.#host.parsers.give(this.#parser)
     this.#parser = undefined
   }
 
@@ -410,5 +398,3 @@ export class Connection implements CallConnection, BodySource {
     this.#dueAtMs = this.#host.nowMs + ms
   }
 }
-
-function ignore(): void {}

@@ -1,3 +1,6 @@
+import type { Fault } from '#shared/fault.ts'
+import { noMemory } from './request-body.ts'
+
 /** Tells that a peer has sent nothing of what it is waited for. */
 export class Stillness {
   #bytes = 0
@@ -8,11 +11,12 @@ export class Stillness {
    *
    * @param wants - something is waited for
    * @param bytes - read in all
-   * @returns nothing has come for two looks
+   * @param short - others wait for what is promised to this one
+   * @returns why it has to give way: nothing has come for two looks
    */
-  look(wants: boolean, bytes: number): boolean {
+  look(wants: boolean, bytes: number, short: boolean): Fault | undefined {
     this.#looks = wants && bytes === this.#bytes ? this.#looks + 1 : 0
     this.#bytes = bytes
-    return this.#looks > 1
+    return this.#looks > 1 && short ? noMemory() : undefined
   }
 }

@@ -30,3 +30,9 @@ export function isDecodable(path: string): boolean {
     return false
   }
 }
+
+/** What a caller wishes, ms. */
+export function readDeadlineMs(value: string | undefined): number | undefined | 'invalid' {
+  if (value === undefined) return undefined
+  return /^[1-9][0-9]{0,9}$/.test(value) ? Number(value) : 'invalid'
+}
