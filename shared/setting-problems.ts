@@ -10,6 +10,19 @@ interface SettingSchemas {
   readonly properties: Readonly<Record<string, object>>
 }
 
+/** The settings without what a conversion would cut off: `1.5` is no whole number, and not 1. To be converted after this. */
+export function markFractions(
+  { properties }: SettingSchemas,
+  raw: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  const marked = Object.entries(raw).map(([key, value]) => {
+    const whole = Reflect.get(properties[key] ?? {}, 'type') === 'integer'
+    const cut = whole && typeof value === 'string' && !/^\s*[+-]?\d+\s*$/.test(value)
+    return [key, cut ? Number.NaN : value] as const
+  })
+  return Object.fromEntries(marked)
+}
+
 /**
  * One text per setting that has a bad value, for people: `SHOAL_HTTP_PORT=x must be a whole number from -1 to 65535`.
  *

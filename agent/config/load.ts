@@ -4,7 +4,7 @@ import { Compile } from 'typebox/compile'
 import { Value } from 'typebox/value'
 import { misspelt } from '#shared/env-names.ts'
 import { Fault } from '#shared/fault.ts'
-import { settingProblems } from '#shared/setting-problems.ts'
+import { markFractions, settingProblems } from '#shared/setting-problems.ts'
 import { AgentConfig } from './schema.ts'
 import { KEYS, settingName, settingNames } from './settings.ts'
 
@@ -40,7 +40,10 @@ export function loadAgentConfig(env: Readonly<Record<string, string | undefined>
   )
   raw['agentData'] = agentData
   raw['imagesFile'] ??= join(dirname(agentData), 'images.json')
-  const candidate = Value.Convert(AgentConfig, Value.Default(AgentConfig, raw))
+  const candidate = Value.Convert(
+    AgentConfig,
+    Value.Default(AgentConfig, markFractions(AgentConfig, raw)),
+  )
   const bytes = Buffer.byteLength(agentData) + SOCKET_SUFFIX_BYTES
   if (bytes > SOCKET_PATH_BYTES_MAX) {
     problems.push(

@@ -4,7 +4,7 @@ import { Compile } from 'typebox/compile'
 import { Value } from 'typebox/value'
 import { misspelt } from '#shared/env-names.ts'
 import { Fault } from '#shared/fault.ts'
-import { settingProblems } from '#shared/setting-problems.ts'
+import { markFractions, settingProblems } from '#shared/setting-problems.ts'
 import { ControllerConfig } from './schema.ts'
 
 const validator = Compile(ControllerConfig)
@@ -35,7 +35,10 @@ export function loadControllerConfig(
   )
   raw['controllerData'] = controllerData
   raw['imagesFile'] ??= join(dirname(controllerData), 'images.json')
-  const candidate = Value.Convert(ControllerConfig, Value.Default(ControllerConfig, raw))
+  const candidate = Value.Convert(
+    ControllerConfig,
+    Value.Default(ControllerConfig, markFractions(ControllerConfig, raw)),
+  )
   const valid = validator.Check(candidate)
   if (!valid) {
     const errors = validator.Errors(candidate)

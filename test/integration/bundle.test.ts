@@ -73,9 +73,10 @@ describe('the release', () => {
     await using folder = await tempFolder()
     const failed = await run(release.join('shoal-agent'), {
       ...pinned({ SHOAL_DATA: folder.path, SHOAL_JOIN_TOKEN: 'x' }),
-    }).catch((error: { stdout: string }) => error)
-    const fatal: { err: { type: string } } = JSON.parse(failed.stdout.trim())
-    assert.equal(fatal.err.type, 'Fault')
+    }).catch((error: { stdout: string; stderr: string }) => error)
+    const fatal: { code: string } = JSON.parse(failed.stdout.trim())
+    assert.equal(fatal.code, 'CONFIG_INVALID')
+    assert.match(failed.stderr, /^shoal-agent: .*token/m)
   })
 })
 

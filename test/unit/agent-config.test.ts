@@ -63,8 +63,17 @@ describe('loadAgentConfig', () => {
       says: /SHOAL_HTTP_PORT=http/,
     },
     { name: 'a port above the range', env: { coap_PORT: '70000' }, says: /coap_PORT=70000/ },
-    { name: 'no worker', env: { SHOAL_WORKERS: '0' }, says: /SHOAL_WORKERS=0 must be >= 1/ },
-    { name: '65 workers', env: { SHOAL_WORKERS: '65' }, says: /SHOAL_WORKERS=65 must be <= 64/ },
+    {
+      name: 'no worker',
+      env: { SHOAL_WORKERS: '0' },
+      says: /SHOAL_WORKERS=0 must be a whole number from 1 to 64/,
+    },
+    {
+      name: '65 workers',
+      env: { SHOAL_WORKERS: '65' },
+      says: /SHOAL_WORKERS=65 must be a whole number from 1 to 64/,
+    },
+    { name: 'half a worker', env: { SHOAL_WORKERS: '1.5' }, says: /SHOAL_WORKERS=1.5/ },
     { name: 'workers that are no number', env: { SHOAL_WORKERS: 'x' }, says: /SHOAL_WORKERS=x/ },
     { name: 'an engine nobody has', env: { SHOAL_ENGINE: 'podman' }, says: /SHOAL_ENGINE=podman/ },
     {
