@@ -12,8 +12,8 @@ import { formatSeconds, type Output } from './output.ts'
 const ROOT = join(import.meta.dirname, '..')
 /** Of one test; the slowest (redeploy under load, recovery after kills) need minutes on two busy cores. */
 const TEST_TIMEOUT_MS = 300_000
-/** Test files. They wait more than they compute: with two cores, more would only make their timeouts say less. */
-const TESTS_AT_ONCE = 2
+/** Test files. They wait more than they compute: two cores are half idle with two, and more than three make timeouts say less. */
+const TESTS_AT_ONCE = 3
 /** The test runner goes by the alphabet: the check for leaks comes last by its name. */
 const GLOBS = ['test/{arch,e2e,integration,unit}/**/*.test.ts', 'test/zz-leaks.test.ts']
 const CHECKS: readonly { readonly name: string; readonly args: readonly [string, ...string[]] }[] =

@@ -17,6 +17,7 @@ interface Found {
   readonly tag: string
   readonly id: string
   readonly createdMs: number
+  readonly usedMs: number
 }
 
 /**
@@ -30,11 +31,13 @@ export async function removeOldImages(options: OldImagesOptions): Promise<readon
   const images = await docker.listImages({ filters: { label: ['shoal.image=runtime'] } })
   const containers = await docker.listContainers({ all: true })
   const used = new Set(containers.map(({ ImageID }) => ImageID))
-  const found: Found[] = images.flatMap(({ Id: id, Created, RepoTags }) =>
-    (RepoTags ?? [])
-      .filter((tag) => tag.startsWith(prefix))
-      .map((tag) => ({ tag, id, createdMs: Created * 1000 })),
-  )
+  const found: Found[] = []
+  for (const { Id: id, RepoTags } of images) {
+    const tags = (RepoTags ?? []).filter((tag) => tag.startsWith(prefix))
+    // The list gives whole seconds: two versions may be made in one.
+    const times = tags.length > 0 ? await timesOf(docker, id) : undefined
+    if (times !== undefined) found.push(...tags.map((tag) => ({ tag, id, ...times })))
+  }
   // `shoal/runtime-nodejs:run-...`: one line of versions per runtime and kind.
   const lines = Map.groupBy(found, ({ tag }) => tag.slice(0, tag.lastIndexOf('-')))
   const removed: string[] = []
@@ -43,8 +46,8 @@ export async function removeOldImages(options: OldImagesOptions): Promise<readon
       .filter(({ id }) => !current.has(id))
       .toSorted((a, b) => b.createdMs - a.createdMs)
       .slice(1)
-    for (const { tag, id } of earlier) {
-      if (used.has(id) || nowMs - (await lastUsedMs(docker, id)) < unusedMs) continue
+    for (const { tag, id, usedMs } of earlier) {
+      if (used.has(id) || nowMs - usedMs < unusedMs) continue
       // By its tag: what carries another name as well keeps that.
       await docker.getImage(tag).remove()
       removed.push(tag)
@@ -59,10 +62,11 @@ export async function markUsed(docker: Docker, tag: string): Promise<void> {
   await docker.getImage(tag).tag({ repo, tag: name })
 }
 
-async function lastUsedMs(docker: Docker, id: string): Promise<number> {
+async function timesOf(docker: Docker, id: string): Promise<Pick<Found, 'createdMs' | 'usedMs'>> {
   const { Created, Metadata }: { Created: string; Metadata?: { LastTagTime?: string } } =
     await docker.getImage(id).inspect()
-  return Math.max(Date.parse(Created), Date.parse(Metadata?.LastTagTime ?? '') || 0)
+  const createdMs = Date.parse(Created)
+  return { createdMs, usedMs: Math.max(createdMs, Date.parse(Metadata?.LastTagTime ?? '') || 0) }
 }
 
 /** Reads the lines of the engine's builder for the images that it made, stage by stage. */

@@ -1,5 +1,5 @@
 /**
- * Loaded before each test file by `npm test`, which runs two at a time: most of them wait for containers, timeouts and processes, not
+ * Loaded before each test file by `npm test`, which runs three at a time: most of them wait for containers, timeouts and processes, not
  * for a core. Files that compare times, or look for what the run has left, run while no other does.
  *
  * A readers-writer lock of files: `shared-<pid>` of each file that runs, `alone` (a folder that holds the pid) of the one that waits for
