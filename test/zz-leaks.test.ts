@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readFileSync, readdirSync } from 'node:fs'
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { it } from 'node:test'
 import Docker from 'dockerode'
@@ -61,13 +61,14 @@ async function settled(left: () => Promise<readonly string[]>): Promise<void> {
   assert.deepEqual(await left(), [])
 }
 
-/** Command lines of the processes that inherited this run's TMPDIR, less the test runner itself. */
+/** Command lines of the processes that inherited this run's TMPDIR or work in a folder of it (handlers inherit nothing), less the test runner itself. */
 function processesOfThisRun(): string[] {
   return readdirSync('/proc').flatMap((pid) => {
     if (!/^\d+$/.test(pid) || Number(pid) === process.ppid) return []
     try {
       const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
-      if (!environment.includes(`TMPDIR=${OWN_TEMP}`)) return []
+      const isInside = readlinkSync(`/proc/${pid}/cwd`).startsWith(`${OWN_TEMP}/`)
+      if (!isInside && !environment.includes(`TMPDIR=${OWN_TEMP}`)) return []
       return [`${pid} ${readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')}`]
     } catch {
       return [] // It ended, or belongs to another user.

@@ -3,6 +3,8 @@ import type { HandlerState } from '#agent/handlers/index.ts'
 import type { Workshop } from './apply.ts'
 import type { Held } from './held.ts'
 
+const STOP_MS = 10_000
+
 /** Nothing that the next agent could take over. */
 const OVER: ReadonlySet<HandlerState['kind']> = new Set([
   'failed',
@@ -30,5 +32,24 @@ export async function endHandler(shop: Workshop, held: Held, remove: boolean): P
     else await slots.stop.run(() => handler.stop(AbortSignal.timeout(drainMs + 5_000)))
   } catch (error) {
     log.warn({ [LOG_KEYS.handler]: handler.id, [LOG_KEYS.err]: error }, 'handler not removed')
+  }
+}
+
+/** Removes whatever else the engine and the disk have of this installation: spares of an agent that was killed, above all. Never rejects. */
+export async function removeRest({ engine, folders, slots, log }: Workshop): Promise<void> {
+  const remove = async (id: string): Promise<void> => {
+    try {
+      await engine.stop(id, 0, AbortSignal.timeout(STOP_MS))
+      await folders.remove(id)
+    } catch (error) {
+      log.warn({ [LOG_KEYS.handler]: id, [LOG_KEYS.err]: error }, 'handler not removed')
+    }
+  }
+  try {
+    const there = await engine.list(AbortSignal.timeout(STOP_MS))
+    const ids = new Set([...there.map(({ id }) => id), ...folders.read().ids])
+    await Promise.all([...ids].map((id) => slots.stop.run(() => remove(id))))
+  } catch (error) {
+    log.warn({ [LOG_KEYS.err]: error }, 'cannot tell whether handlers are left')
   }
 }

@@ -14,7 +14,7 @@ import type { Assignment } from '#shared/schemas/command.ts'
 import type { FunctionReport } from '#shared/schemas/health.ts'
 import { apply, type Workshop } from './apply.ts'
 import { EngineWatch } from './engine-watch.ts'
-import { endHandler } from './end-handler.ts'
+import { endHandler, removeRest } from './end-handler.ts'
 import { FunctionState, STABLE_MS } from './function-state.ts'
 import { collectGarbage } from './garbage.ts'
 import { newHeld, type Held } from './held.ts'
@@ -381,5 +381,6 @@ export class Reconciler implements AsyncDisposable {
     const ends = this.#allHeld().map((held) => endHandler(shop, held, removeHandlers))
     await Promise.all([...ends, shop.spares.close()])
     await Promise.all([...this.#background, ...this.#lingering])
+    if (removeHandlers) await removeRest(shop)
   }
 }

@@ -49,6 +49,22 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       assert.equal(await call(node.router, 'hello', 'again'), 'hello again')
     })
 
+    it('leaves nothing to a next one that is to remove handlers, and is stopped before it has looked at anything', async () => {
+      await using bed = await nodeBed(kind)
+      const source = new FolderSource(join(bed.folder, 'artifacts'))
+      await want(bed, [await assignmentOf(source, 'hello', answering('hello '))])
+      {
+        await using agent = await startAgent(bed, isReadyLine)
+        await eventually(async () => (await idsOf(bed)).length > 1, { timeoutMs: 30_000 })
+        await agent.kill('SIGKILL')
+      }
+      assert.ok((await idsOf(bed)).length > 1)
+      const node = await startNode(bed)
+      await node.close(true)
+      assert.deepEqual(await idsOf(bed), [])
+      assert.deepEqual(await readdir(join(bed.folder, 'h')), [])
+    })
+
     it('leaves handlers that the next one takes over as they are', async () => {
       await using bed = await nodeBed(kind)
       const source = new FolderSource(join(bed.folder, 'artifacts'))

@@ -1,6 +1,6 @@
 /**
  * Loaded before each test file by `npm test`, which runs three at a time: most of them wait for containers, timeouts and processes, not
- * for a core. Files that compare times, or look for what the run has left, run while no other does.
+ * for a core. Files that compare times run while no other does; the one that looks for what the run has left, after all others.
  *
  * A readers-writer lock of files: `shared-<pid>` of each file that runs, `alone` (a folder that holds the pid) of the one that waits for
  * the others to end and keeps new ones from beginning. Marks of processes that are gone count for nothing.
@@ -8,8 +8,9 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 
+/** Looks for what all others have left: waits for them. */
+const LAST = /^zz-leaks/
 const ALONE: readonly RegExp[] = [
-  /^zz-leaks/,
   // What they measure: what one function's load does to another one's times, and to the refusals.
   /^abuse-(fair|overload)/,
 ]
@@ -23,6 +24,10 @@ if (folder !== undefined && process.env['SHOAL_TEST_TURN'] === undefined) {
 }
 
 function takeTurn(turns: string, file: string): void {
+  if (LAST.test(file)) {
+    while (siblings().length > 0) pause()
+    return
+  }
   const alone = join(turns, 'alone')
   const mine = join(turns, `shared-${process.pid}`)
   if (ALONE.some((name) => name.test(file))) {
@@ -38,6 +43,19 @@ function takeTurn(turns: string, file: string): void {
     rmSync(mine)
   }
   process.once('exit', () => rmSync(mine, { force: true }))
+}
+
+/** Other test files of this run: processes of the same parent. */
+function siblings(): string[] {
+  return readdirSync('/proc').filter((pid) => {
+    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) return false
+    try {
+      const [, parent] = /^.*\) \S+ (\d+) /s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? []
+      return Number(parent) === process.ppid
+    } catch {
+      return false // It has ended.
+    }
+  })
 }
 
 function tryHold(alone: string): boolean {
