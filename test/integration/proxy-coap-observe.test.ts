@@ -5,6 +5,7 @@ import { coapProxyScope } from '#test/coap-proxy-scope.ts'
 import { eventually } from '#test/eventually.ts'
 import { produced } from '#test/invoker.ts'
 import { block, optionNumber, optionValue, type RawCoap, uriPath } from '#test/raw-coap.ts'
+import { OTHER_LOOPBACK } from '#test/loopback.ts'
 
 const TOKEN = Buffer.from('observer')
 
@@ -219,7 +220,7 @@ test('more observers than allowed, of all or of one address, are told 4.29 with 
     return client.ask(get('count=1&then=wait', 0))
   }
   const codes = []
-  for (const host of ['127.0.0.1', '127.0.0.1', '127.0.0.1', '::1', '::1']) {
+  for (const host of ['127.0.0.1', '127.0.0.1', '127.0.0.1', OTHER_LOOPBACK, OTHER_LOOPBACK]) {
     const answer = await ask(host)
     codes.push(answer.code)
     if (answer.code === '4.29') assert.equal(optionNumber(answer, 'Max-Age'), 10)
