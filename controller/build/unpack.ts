@@ -191,5 +191,11 @@ function asInvalid(error: unknown, type: 'tar' | 'zip', signal: AbortSignal): un
   if (error instanceof Fault || signal.aborted) return error
   if (error instanceof Error && 'syscall' in error) return error
   const message = error instanceof Error ? error.message : String(error)
-  return new Fault('BUNDLE_INVALID', `cannot read the ${type}: ${message}`, {}, { cause: error })
+  const guess = type === 'tar' ? ' (what begins as neither zip nor gzip is read as a tar)' : ''
+  return new Fault(
+    'BUNDLE_INVALID',
+    `cannot read the ${type}: ${message}${guess}`,
+    {},
+    { cause: error },
+  )
 }
