@@ -6,7 +6,7 @@ const SIZES = [72, 136, 264, 520, 1088].map((kib) => kib * 1024)
 const TAKEN_BYTES_MIN = 32 * 1024
 
 /** Of blocks that nobody has at the moment: enough for many calls that begin and end together. */
-const KEPT_BYTES_MAX = Math.min(16 * 1024 * 1024, room.bodyBytes)
+const KEPT_BYTES_MAX = Math.min(32 * 1024 * 1024, room.bodyBytes)
 
 /**
  * Memory for large bodies, used again: what each of them took anew cost a third of the agent's time in garbage collection, and

@@ -18,6 +18,7 @@ export interface CallHost {
 
 /** Where the request's body goes when it does not come whole. */
 export interface BodySink {
+  /** The bytes may be overwritten after the call. */
   chunk(bytes: Buffer): void
   end(): void
   lost(error: Error): void
@@ -128,7 +129,7 @@ export class Call {
 
   // --- the request's body, when it comes in parts ---
 
-  /** Body bytes from the agent; they belong to the call from here on. */
+  /** Body bytes from the agent; they may be overwritten after the call. */
   receive(bytes: Buffer, last: boolean): void {
     if (this.#bodyEnded) {
       throw new ProtocolError('FORBIDDEN', `call ${this.id}: data after the end of the body`)
@@ -139,7 +140,7 @@ export class Call {
     }
     this.#bodyEnded = last
     if (this.#sink === undefined) {
-      if (bytes.length > 0) (this.#early ??= []).push(bytes)
+      if (bytes.length > 0) (this.#early ??= []).push(Buffer.from(bytes))
       return
     }
     if (bytes.length > 0) this.#sink.chunk(bytes)

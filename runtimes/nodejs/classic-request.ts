@@ -1,11 +1,11 @@
 import { parse, type ParsedUrlQuery } from 'node:querystring'
-import { Readable } from 'node:stream'
 import { bodyBytes, bodyText, type Call, type WholeBody } from './call.ts'
+import { LazyReadable } from './lazy-streams.ts'
 
 type Headers = Record<string, string | string[] | undefined>
 
 /** The request of the classic contract: a readable stream of the body, with what Express adds. */
-export class ClassicRequest extends Readable {
+export class ClassicRequest extends LazyReadable {
   params: Record<string, string> = {}
   readonly #call: Call
   readonly #whole: WholeBody

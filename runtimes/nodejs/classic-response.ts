@@ -2,6 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import { Writable } from 'node:stream'
 import type { Call } from './call.ts'
 import type { ClassicRequest } from './classic-request.ts'
+import { isUnused, LazyWritable } from './lazy-streams.ts'
 
 type HeaderValue = string | readonly string[]
 type HeaderInput = string | number | string[]
@@ -32,7 +33,7 @@ const SHORT_TYPES: Readonly<Record<string, string>> = {
 }
 
 /** The answer of the classic contract: a writable stream of the body, with what Express adds. */
-export class ClassicResponse extends Writable {
+export class ClassicResponse extends LazyWritable {
   statusCode = 200
   locals: Record<string, unknown> = {}
   /** The function returned a promise: when that settles, it has let go of the call. */
@@ -170,7 +171,8 @@ export class ClassicResponse extends Writable {
     if (this.#sent) return this
     this.#call.release()
     const plain = typeof chunk === 'string' || chunk instanceof Uint8Array
-    if (plain && encoding === undefined && !this.headersSent && this.writableLength === 0) {
+    const nothingWritten = isUnused(this) || this.writableLength === 0
+    if (plain && encoding === undefined && !this.headersSent && nothingWritten) {
       return this.#whole(chunk, '')
     }
     const after = [chunk, encoding, done].find((each) => isDone(each))

@@ -1,6 +1,7 @@
 import { currentCall, type Call, type WholeBody } from './call.ts'
 import { ClassicRequest } from './classic-request.ts'
 import { ClassicResponse } from './classic-response.ts'
+import { GrowingBody } from './growing-body.ts'
 import { isThenable } from './guards.ts'
 import { describe, KIND, LIMIT } from './protocol.ts'
 
@@ -35,23 +36,21 @@ export function classicCaller(fn: ClassicFunction): (call: Call) => void {
 
 /** Puts the parts of a body together; a body above the limit ends the call. */
 export function collect(call: Call, done: (body: Buffer) => void): void {
-  const parts: Buffer[] = []
-  let bytes = 0
+  const body = new GrowingBody(Number(call.header('content-length')))
   call.readInto({
     chunk(part) {
-      bytes += part.length
-      if (bytes > LIMIT.bodyBytes) {
+      if (body.length + part.length > LIMIT.bodyBytes) {
         call.fail(KIND.LIMIT, `a request body above ${LIMIT.bodyBytes} bytes`)
         return
       }
-      parts.push(part)
+      body.append(part)
       call.consumed(part.length)
     },
     end() {
-      if (!call.ended) done(Buffer.concat(parts, bytes))
+      if (!call.ended) done(body.take())
     },
     lost() {
-      parts.length = 0
+      body.take()
     },
   })
 }

@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { Call, type CallHost, type WholeBody } from './call.ts'
+import { CallTable } from './call-table.ts'
 import { FrameDecoder, u16, u32 } from './decoder.ts'
 import { asError, asText, hasFields, type Fields } from './guards.ts'
 import type { Logs } from './logs.ts'
@@ -39,7 +40,7 @@ export class Connection implements CallHost {
   readonly #owner: ConnectionOwner
   readonly #socket: Socket
   readonly #decoder: FrameDecoder
-  readonly #calls = new Map<number, Call>()
+  readonly #calls = new CallTable()
   #welcomed = false
   #closed = false
   #greeting: NodeJS.Timeout | undefined
@@ -71,7 +72,7 @@ export class Connection implements CallHost {
   }
 
   calls(): readonly Call[] {
-    return [...this.#calls.values()]
+    return this.#calls.all()
   }
 
   send(type: number, message: Message): void {
@@ -105,7 +106,7 @@ export class Connection implements CallHost {
   }
 
   ended(call: Call): void {
-    this.#calls.delete(call.id)
+    this.#calls.delete(call)
     if (this.#owner.draining && this.#calls.size === 0) this.#owner.idle()
   }
 
@@ -142,7 +143,7 @@ export class Connection implements CallHost {
         this.#request(flags, id, bytes, start, end, owned)
         return
       case TYPE.DATA:
-        this.#data(this.#calls.get(id), own(bytes, start, end, owned), (flags & END) !== 0)
+        this.#data(this.#calls.get(id), bytes.subarray(start, end), (flags & END) !== 0)
         return
       case TYPE.WINDOW:
         need(end - start >= 4, 'WINDOW')
@@ -210,7 +211,7 @@ export class Connection implements CallHost {
     const headEnd = headStart + u16(bytes, start + 4)
     need(headEnd <= end, 'REQUEST')
     const lines = headLines(bytes, headStart, headEnd)
-    if (id === 0 || this.#calls.has(id)) {
+    if (id === 0 || this.#calls.get(id) !== undefined) {
       throw new ProtocolError('FORBIDDEN', `a request with the id ${id}, which is in use`)
     }
     const accept = this.#owner.accept
@@ -230,7 +231,7 @@ export class Connection implements CallHost {
     const whole = last ? wholeBody(bytes, headEnd, end, owned) : undefined
     const first = last ? undefined : own(bytes, headEnd, end, owned)
     const call = new Call(id, u32(bytes, start), lines, whole, first, this)
-    this.#calls.set(id, call)
+    this.#calls.add(call)
     accept(call)
   }
 }

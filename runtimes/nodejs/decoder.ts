@@ -1,7 +1,10 @@
-import { LIMIT, PREFIX_BYTES, ProtocolError } from './protocol.ts'
+import { END, LIMIT, PREFIX_BYTES, ProtocolError, TYPE } from './protocol.ts'
 import { tookBytes } from './young-garbage.ts'
 
-/** Gets each frame. `bytes` from `start` to `end` is the payload; it may be overwritten after the call unless `owned`. */
+/**
+ * Gets each frame, and of DATA perhaps several parts with END at the last. `bytes` from `start` to `end` is the payload; it may be
+ * overwritten after the call unless `owned`.
+ */
 export type OnFrame = (
   type: number,
   flags: number,
@@ -15,8 +18,8 @@ export type OnFrame = (
 /**
  * Cuts a byte stream into frames.
  *
- * A frame that lies whole in a chunk is handed on where it lies. One that is split is put together in a buffer of its own, so
- * that never more than one payload waits here.
+ * A frame that lies whole in a chunk is handed on where it lies. DATA that is split is handed on as it comes: it is copied once, to where
+ * its call wants it. Any other frame that is split is put together in a buffer of its own, so that never more than one payload waits here.
  */
 export class FrameDecoder {
   readonly #onFrame: OnFrame
@@ -24,6 +27,8 @@ export class FrameDecoder {
   #prefixBytes = 0
   #payload: Buffer | undefined
   #payloadBytes = 0
+  /** What is still to come of the DATA whose first part has been handed on. */
+  #dataBytes = 0
   #stopped = false
   payloadBytesMax: number = LIMIT.payloadBytes
 
@@ -45,14 +50,14 @@ export class FrameDecoder {
   push(chunk: Buffer, length: number): void {
     let at = 0
     if (this.#payload !== undefined) at = this.#fillPayload(this.#payload, chunk, 0, length)
+    else if (this.#dataBytes > 0) at = this.#passData(chunk, 0, length)
     else if (this.#prefixBytes > 0) at = this.#fillPrefix(chunk, length)
     while (length - at >= PREFIX_BYTES && !this.#stopped) {
       const bytes = this.#lengthAt(chunk, at)
       const start = at + PREFIX_BYTES
       if (length - start < bytes) {
         chunk.copy(this.#prefix, 0, at, start)
-        this.#begin(bytes)
-        this.#fillPayload(this.#payload ?? chunk, chunk, start, length)
+        this.#begin(bytes, chunk, start, length)
         return
       }
       at = start + bytes
@@ -75,11 +80,30 @@ export class FrameDecoder {
     return bytes
   }
 
-  #begin(bytes: number): void {
-    this.#payload = Buffer.allocUnsafeSlow(bytes)
-    tookBytes(bytes)
-    this.#payloadBytes = 0
+  /** Of the frame whose prefix is kept, the first bytes are here. Returns where the next frame starts. */
+  #begin(bytes: number, chunk: Buffer, from: number, length: number): number {
     this.#prefixBytes = 0
+    if (this.#prefix[4] === TYPE.DATA) {
+      this.#dataBytes = bytes
+      return this.#passData(chunk, from, length)
+    }
+    const payload = Buffer.allocUnsafeSlow(bytes)
+    tookBytes(bytes)
+    this.#payload = payload
+    this.#payloadBytes = 0
+    return this.#fillPayload(payload, chunk, from, length)
+  }
+
+  #passData(chunk: Buffer, from: number, length: number): number {
+    const end = Math.min(length, from + this.#dataBytes)
+    if (end === from) return end
+    this.#dataBytes -= end - from
+    const flags = this.#prefix[5] ?? 0
+    const partFlags = this.#dataBytes > 0 ? flags & ~END : flags
+    if (!this.#stopped) {
+      this.#onFrame(TYPE.DATA, partFlags, u32(this.#prefix, 8), chunk, from, end, false)
+    }
+    return end
   }
 
   /** Completes a prefix begun earlier, and perhaps its payload. Returns where the next frame starts. */
@@ -94,8 +118,7 @@ export class FrameDecoder {
       this.#emit(this.#prefix, 0, chunk, taken, taken + bytes, false)
       return taken + bytes
     }
-    this.#begin(bytes)
-    return this.#fillPayload(this.#payload ?? chunk, chunk, taken, length)
+    return this.#begin(bytes, chunk, taken, length)
   }
 
   #fillPayload(payload: Buffer, chunk: Buffer, from: number, length: number): number {

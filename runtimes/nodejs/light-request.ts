@@ -144,7 +144,7 @@ function headersOf(lines: readonly string[]): Headers {
 /** The body as a stream that asks the agent for more only when its reader does. */
 class BodySource implements BodySink {
   readonly #call: Call
-  readonly #waiting: Buffer[] = []
+  readonly #waiting: Uint8Array<ArrayBuffer>[] = []
   #over = false
   #lost: Error | undefined
   #wake: (() => void) | undefined
@@ -154,13 +154,14 @@ class BodySource implements BodySink {
     if (call.whole === undefined) {
       call.readInto(this)
     } else {
-      this.#waiting.push(bodyBytes(call.whole))
+      this.#waiting.push(new Uint8Array(bodyBytes(call.whole)))
       this.#over = true
     }
   }
 
   chunk(bytes: Buffer): void {
-    this.#waiting.push(bytes)
+    // Memory of its own: the reader may hand it on for good.
+    this.#waiting.push(new Uint8Array(bytes))
     this.#wake?.()
   }
 
@@ -182,7 +183,7 @@ class BodySource implements BodySink {
     }
     const bytes = this.#waiting.shift()
     if (bytes !== undefined) {
-      controller.enqueue(new Uint8Array(bytes))
+      controller.enqueue(bytes)
       this.#call.consumed(bytes.length)
     } else if (this.#lost === undefined) controller.close()
     else controller.error(this.#lost)

@@ -23,6 +23,8 @@ export class FrameWriter {
   readonly #sink: ByteSink
   readonly #manyInFlight: () => boolean
   #batch = Buffer.allocUnsafeSlow(BATCH_BYTES)
+  /** The batch's bytes from here to `#used` are encoded and not written. */
+  #from = 0
   #used = 0
   #scheduled = false
   #closed = false
@@ -38,12 +40,12 @@ export class FrameWriter {
 
   /** Bytes that the kernel has not taken yet. */
   get backlogBytes(): number {
-    return this.#used + this.#sink.writableLength
+    return this.#used - this.#from + this.#sink.writableLength
   }
 
   close(): void {
     this.#closed = true
-    this.#used = 0
+    this.#used = this.#from
   }
 
   /** A frame whose payload is `text` behind `first` (one byte, -1 for none). */
@@ -107,14 +109,21 @@ export class FrameWriter {
 
   /** Writes what has been encoded so far. */
   flush(): void {
-    if (this.#used === 0 || this.#closed) return
-    this.#sink.write(this.#batch.subarray(0, this.#used))
+    if (this.#used === this.#from || this.#closed) return
+    this.#sink.write(this.#batch.subarray(this.#from, this.#used))
     this.#recycle()
   }
 
+  /** What the kernel has not taken stays where it is: the batch goes on behind it as long as there is room. */
   #recycle(): void {
-    if (this.#sink.writableLength > 0) this.#batch = Buffer.allocUnsafeSlow(BATCH_BYTES)
-    else if (this.#batch.length > BATCH_BYTES) this.#batch = Buffer.allocUnsafeSlow(BATCH_BYTES)
+    if (this.#sink.writableLength > 0 && this.#batch.length - this.#used >= COPY_BYTES_MAX) {
+      this.#from = this.#used
+      return
+    }
+    if (this.#sink.writableLength > 0 || this.#batch.length > BATCH_BYTES) {
+      this.#batch = Buffer.allocUnsafeSlow(BATCH_BYTES)
+    }
+    this.#from = 0
     this.#used = 0
   }
 
@@ -127,7 +136,7 @@ export class FrameWriter {
     if (this.#closed) return
     // One writev of what is in the batch and of the body where it lies.
     this.#sink.cork()
-    this.#sink.write(this.#batch.subarray(0, this.#used))
+    this.#sink.write(this.#batch.subarray(this.#from, this.#used))
     this.#sink.write(body.subarray(from, to))
     this.#sink.uncork()
     this.#recycle()
@@ -137,8 +146,11 @@ export class FrameWriter {
   #room(bytes: number): number {
     if (this.#used + bytes > this.#batch.length) {
       this.flush()
-      this.#used = 0
-      if (bytes > this.#batch.length) this.#batch = Buffer.allocUnsafeSlow(bytes)
+      if (this.#used + bytes > this.#batch.length) {
+        this.#batch = Buffer.allocUnsafeSlow(Math.max(bytes, BATCH_BYTES))
+        this.#from = 0
+        this.#used = 0
+      }
     }
     if (!this.#scheduled && !this.#closed) {
       this.#scheduled = true

@@ -131,6 +131,25 @@ describe('nodejs: the classic contract', { timeout: 60_000 }, () => {
       header: ['content-type', 'application/json; charset=utf-8'],
     },
     {
+      name: 'request and response are streams, also to those who ask',
+      files: {
+        'index.js': `const { Readable, Writable, finished, Transform } = require('node:stream')
+const { pipeline } = require('node:stream/promises')
+module.exports = async (req, res) => {
+  const seen = []
+  for (const event of ['pipe', 'close']) res.on(event, () => seen.push(event))
+  const fresh = [res.writable, res.writableEnded, res.destroyed, req.readable, req.destroyed]
+  const same = [req instanceof Readable, res instanceof Writable, req instanceof Writable]
+  const upper = new Transform({ transform(part, _, done) { done(null, part.toString().toUpperCase()) } })
+  res.write(JSON.stringify([...fresh, ...same]))
+  await Promise.all([pipeline(req, upper, res), new Promise((done) => finished(res, done))])
+  console.log(seen.join() + res.writableEnded)
+}`,
+      },
+      request: { body: 'grüß' },
+      text: '[true,false,false,true,false,true,true,false]GRÜSS',
+    },
+    {
       name: 'write and end',
       files: classic('res.write("a"); res.write("b"); res.end("c")'),
       text: 'abc',
@@ -162,6 +181,34 @@ describe('nodejs: the classic contract', { timeout: 60_000 }, () => {
       text: 'one',
     },
   ])
+})
+
+describe('nodejs: memory', { timeout: 60_000 }, () => {
+  it('bodies of calls that have ended do not stay', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'nodejs',
+      fn: {
+        'index.js': `let most = 0
+module.exports = (req, res) => {
+  most = Math.max(most, process.memoryUsage().arrayBuffers)
+  res.set('x-most', String(most)).send(req.rawBody)
+}`,
+      },
+    })
+    const session = await scope.ready()
+    const body = Buffer.alloc(1_048_576, 'x')
+    let most = 0
+    for (let n = 0; n < 100; n += 1) {
+      const headers = ['content-length', String(body.length)]
+      const call = session.begin({ headers }, false)
+      await session.sendBody(call, body, true)
+      const answer = await call.answer()
+      assert.ok(answer.body.equals(body))
+      most = Number(answer.headers[answer.headers.indexOf('x-most') + 1])
+    }
+    // Its read buffer, a body or two, and 8 MiB that are looked at together; it was 64 MiB and more.
+    assert.ok(most < 24 * 1_048_576, `${most} bytes of buffers at most`)
+  })
 })
 
 const handler = (body: string): Files => ({
