@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { holdBytes } from './body-memory.ts'
 import { cut, describe, END, KIND, LIMIT, ProtocolError, TYPE } from './protocol.ts'
 import type { FrameWriter } from './writer.ts'
 
@@ -85,6 +86,7 @@ export class Call {
   #receiveCredit: number
   #consumed = 0
   #sink: BodySink | undefined
+  #heldBytes = 0
   #early: Buffer[] | undefined
 
   constructor(
@@ -164,6 +166,13 @@ export class Call {
     this.#receiveCredit += this.#consumed
     this.#host.writer.window(this.id, this.#consumed)
     this.#consumed = 0
+  }
+
+  /** The memory that its body takes now, all of it. */
+  holds(bytes: number): void {
+    if (this.ended) return
+    holdBytes(bytes - this.#heldBytes)
+    this.#heldBytes = bytes
   }
 
   // --- the answer ---
@@ -349,6 +358,7 @@ export class Call {
   /** @param early - why the call ends before its answer does: the function is told before its source is asked for more */
   #end(early?: Error): void {
     this.ended = true
+    holdBytes(-this.#heldBytes)
     const waiting = this.#dropWaiting()
     this.#host.ended(this)
     if (early !== undefined) this.abort(early)

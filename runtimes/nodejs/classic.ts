@@ -44,6 +44,7 @@ export function collect(call: Call, done: (body: Buffer) => void): void {
         return
       }
       body.append(part)
+      call.holds(body.takenBytes)
       call.consumed(part.length)
     },
     end() {

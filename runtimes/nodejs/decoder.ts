@@ -1,5 +1,5 @@
 import { END, LIMIT, PREFIX_BYTES, ProtocolError, TYPE } from './protocol.ts'
-import { tookBytes } from './young-garbage.ts'
+import { tookBytes } from './body-memory.ts'
 
 /**
  * Gets each frame, and of DATA perhaps several parts with END at the last. `bytes` from `start` to `end` is the payload; it may be

@@ -1,4 +1,4 @@
-import { tookBytes } from './young-garbage.ts'
+import { tookBytes } from './body-memory.ts'
 
 /** Taken ahead of what has come, or as much as has come: a length that is only announced shall not cost its memory. */
 const AHEAD_BYTES_MAX = 1_048_576
@@ -9,6 +9,10 @@ export class GrowingBody {
   readonly #expected: number
   #bytes = EMPTY
   length = 0
+  /** Of memory that it takes. */
+  get takenBytes(): number {
+    return this.#bytes.length
+  }
 
   /** @param expected - its length as announced, in bytes; NaN: none was */
   constructor(expected: number) {
@@ -32,7 +36,8 @@ export class GrowingBody {
 
   #grow(needed: number): void {
     const rest = this.#expected - needed
-    const ahead = rest >= 0 ? Math.min(rest, Math.max(needed, AHEAD_BYTES_MAX)) : Math.max(needed, FIRST_BYTES)
+    const ahead =
+      rest >= 0 ? Math.min(rest, Math.max(needed, AHEAD_BYTES_MAX)) : Math.max(needed, FIRST_BYTES)
     const grown = Buffer.allocUnsafeSlow(needed + ahead)
     tookBytes(grown.length)
     this.#bytes.copy(grown, 0, 0, this.length)

@@ -12,6 +12,7 @@ function lazily<Base extends typeof Readable | typeof Writable>(
   base: Base,
   stateName: StateName,
 ): Base {
+  // oxlint-disable-next-line consistent-function-scoping -- each class needs one of its own
   const lazy = function (): void {}
   lazy.prototype = Object.create(base.prototype, {
     [stateName]: {
