@@ -1,6 +1,6 @@
 /**
  * What a confirmable call over CoAP costs: the agent's front alone and through lane and frames to an echo function, beside a bare
- * echo of the `coap` package, of its codec on `node:dgram`, and of `node:dgram` alone, which is what the load generator can measure
+ * echo of the `coap` package (also with a cache of 64 KiB), of its codec on `node:dgram`, and of `node:dgram` alone, which is what the load generator can measure
  * at most. 100 bytes, 32 in flight from 8 ports; contestants take turns; medians; `xCoap` is the ratio to the `coap` package.
  *
  *   node test/bench/coap.ts [--seconds 3] [--rounds 3] [--only coap,nodejs] [--process] [--against <tree>]
@@ -20,7 +20,10 @@ const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '3' },
     rounds: { type: 'string', default: '3' },
-    only: { type: 'string', default: 'dgram,coap-packet,coap,front,nodejs,python3' },
+    only: {
+      type: 'string',
+      default: 'dgram,coap-packet,coap,coap-small-cache,front,nodejs,python3',
+    },
     process: { type: 'boolean', default: false },
     against: { type: 'string' },
   },
@@ -59,7 +62,7 @@ function contestantsOf(folder: string, suffix: string): Contestant[] {
 }
 
 const contestants = [
-  ...['dgram', 'coap-packet', 'coap'].map((kind) =>
+  ...['dgram', 'coap-packet', 'coap', 'coap-small-cache'].map((kind) =>
     contestant(kind, join(bench, 'calls/bare.ts'), [kind]),
   ),
   ...contestantsOf(bench, ''),

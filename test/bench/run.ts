@@ -17,11 +17,20 @@ import { render } from './harness/render.ts'
 import { calls } from './suites/calls.ts'
 import { cost } from './suites/cost.ts'
 import { deploys } from './suites/deploys.ts'
+import { isolation } from './suites/isolation.ts'
 import { overload } from './suites/overload.ts'
 import { spawns } from './suites/spawns.ts'
 import { starts } from './suites/starts.ts'
 
-const SUITES: Readonly<Record<string, Suite>> = { calls, spawns, starts, deploys, overload, cost }
+const SUITES: Readonly<Record<string, Suite>> = {
+  calls,
+  spawns,
+  starts,
+  isolation,
+  deploys,
+  overload,
+  cost,
+}
 const RESULTS = join(import.meta.dirname, 'results/bench.json')
 
 const { values } = parseArgs({

@@ -170,7 +170,7 @@ class Call:
             if end:
                 connection.free(self)
             if size or end:
-                append(p.frame(p.DATA, self.id, bytes(view[:size]), p.END if end else 0))
+                append(p.data_frame(self.id, view[:size], p.END if end else 0))
             self.send_credit -= size
             view = rest
             if end:

@@ -41,6 +41,10 @@ unpack_request = _REQUEST.unpack_from
 unpack_u32 = _U32.unpack_from
 
 
+# From here on a copy costs more than a view, which keeps all that was read with it.
+_VIEWED_BYTES = 16_384
+
+
 class ProtocolError(Exception):
     """The other side broke the protocol: the connection is closed. `code` is a word of ../../vectors/streams.json."""
 
@@ -59,7 +63,7 @@ class Decoder:
         self._need = PREFIX_BYTES
 
     def feed(self, data):
-        """The frames that `data` completes, as tuples (type, flags, id, payload)."""
+        """The frames that `data` completes, as tuples (type, flags, id, payload); a large payload of DATA is a view, not a copy."""
         if self._parts:
             self._parts.append(data)
             self._have += len(data)
@@ -78,7 +82,8 @@ class Decoder:
             if end > size:
                 self._need = end - at
                 break
-            frames.append((kind, flags, call_id, data[at + PREFIX_BYTES : end]))
+            whole = memoryview(data) if kind == DATA and length > _VIEWED_BYTES else data
+            frames.append((kind, flags, call_id, whole[at + PREFIX_BYTES : end]))
             at = end
         else:
             self._need = PREFIX_BYTES
@@ -90,6 +95,11 @@ class Decoder:
 
 def frame(kind, call_id, payload=b"", flags=0):
     return _pack_prefix(len(payload), kind, flags, 0, call_id) + payload
+
+
+def data_frame(call_id, view, flags):
+    """DATA with what is in `view` now."""
+    return b"".join((_pack_prefix(len(view), DATA, flags, 0, call_id), view))
 
 
 def response(call_id, status, head, body, flags):

@@ -99,10 +99,10 @@ async function grpcQuestion(plan: Plan, products: readonly EchoProduct[]): Promi
 
 async function coapQuestion(plan: Plan, products: readonly EchoProduct[]): Promise<Question> {
   await using server = await bare('coap')
-  await using standard = await bare('coap-standard')
+  await using tuned = await bare('coap-small-cache')
   const rows = await alternate(plan, [
-    overCoap('bare coap, small cache', server.port, '/echo'),
-    overCoap('coap as it comes', standard.port, '/echo'),
+    overCoap('bare coap', server.port, '/echo'),
+    overCoap('coap, cache of 64 KiB', tuned.port, '/echo'),
     ...products.flatMap(({ suffix, product }) =>
       LANGUAGES.map((name) => overCoap(`${name}${suffix}`, product.ports.coap, `/echo-${name}`)),
     ),
