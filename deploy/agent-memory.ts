@@ -11,7 +11,7 @@ export const AGENT_FLAGS: readonly string[] = ['--max-semi-space-size=2', '--exp
  * The C library's settings for the agent; it reads them before Node runs. As it is, it keeps a pool per thread, and holes in them are
  * not given back: with these, 30 MiB less are left after load and a full collection, and under mixed load an agent does not grow by
  * hundreds of MiB an hour. A mapping of its own for all from 16 KiB on would save 5 MiB more, but then each datagram is read into
- * pages that are new, which costs CoAP a tenth.
+ * pages that are new: a tenth less calls over CoAP with few in flight.
  */
 export const AGENT_ENV: Readonly<Record<string, string>> = {
   MALLOC_ARENA_MAX: '1',
