@@ -15,7 +15,7 @@ module.exports = async (req, res) => {
     case 'throw': throw new Error('thrown on purpose')
     case 'never': return
     case 'flood': { res.write('x'); for (;;) if (!res.write('x'.repeat(65536))) await new Promise((r) => setImmediate(r)) }
-    case 'shout': for (let n = 0; n < 200000; n++) console.log('line ' + n); return res.send('shouted')
+    case 'shout': for (let n = 0; n < 50000; n++) console.log('line ' + n); return res.send('shouted')
     case 'allocate': { const all = []; for (;;) all.push(Buffer.alloc(8 << 20, 1)) }
     case 'fork': for (;;) { spawn('sleep', ['60']).on('error', () => {}); await new Promise((r) => setImmediate(r)) }
     case 'exit': process.exit(3)
@@ -32,7 +32,7 @@ def fn(input):
     if input == 'never': time.sleep(3600)
     if input == 'flood': return 'x' * (64 << 20)
     if input == 'shout':
-        for n in range(200000): print('line', n)
+        for n in range(50000): print('line', n)
         return 'shouted'
     if input == 'allocate':
         all = []

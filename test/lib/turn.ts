@@ -13,6 +13,8 @@ const LAST = /^zz-leaks/
 const ALONE: readonly RegExp[] = [
   // What they measure: what one function's load does to another one's times, and to the refusals.
   /^abuse-(fair|overload)/,
+  // How long a stranger waits for `npm start`.
+  /^quick-start/,
 ]
 const LOOK_EVERY_MS = 20
 
