@@ -229,7 +229,7 @@ export class Connection implements CallHost {
     }
     const last = (flags & END) !== 0
     const whole = last ? wholeBody(bytes, headEnd, end, owned) : undefined
-    const first = last ? undefined : own(bytes, headEnd, end, owned)
+    const first = last ? undefined : bytes.subarray(headEnd, end)
     const call = new Call(id, u32(bytes, start), lines, whole, first, this)
     this.#calls.add(call)
     accept(call)
