@@ -11,13 +11,14 @@ interface Waiter {
  * to wait as well), or refuses.
  */
 export class BodyBudget {
-  readonly #bytesMax: number
+  /** All that there are. */
+  readonly bytesMax: number
   readonly #waiters = new Set<Waiter>()
   #bytes = 0
   #pumping = false
 
   constructor(bytesMax: number) {
-    this.#bytesMax = bytesMax
+    this.bytesMax = bytesMax
   }
 
   /** Bytes held now. */
@@ -32,7 +33,7 @@ export class BodyBudget {
 
   /** False, and nothing is taken, when there are not so many left, or others have waited longer. */
   take(bytes: number): boolean {
-    if (this.#waiters.size > 0 || this.#bytes + bytes > this.#bytesMax) return false
+    if (this.#waiters.size > 0 || this.#bytes + bytes > this.bytesMax) return false
     this.#bytes += bytes
     return true
   }
@@ -53,7 +54,7 @@ export class BodyBudget {
    * @returns gives up waiting
    */
   wait(bytes: number, taken: (bytes: number) => void): () => void {
-    const waiter = { bytes: Math.min(bytes, this.#bytesMax), taken }
+    const waiter = { bytes: Math.min(bytes, this.bytesMax), taken }
     this.#waiters.add(waiter)
     return () => {
       if (this.#waiters.delete(waiter) && this.#waiters.size > 0) this.#wake()
@@ -70,7 +71,7 @@ export class BodyBudget {
   #pump(): void {
     this.#pumping = false
     for (const waiter of this.#waiters) {
-      if (this.#bytes + waiter.bytes > this.#bytesMax) return
+      if (this.#bytes + waiter.bytes > this.bytesMax) return
       this.#waiters.delete(waiter)
       this.#bytes += waiter.bytes
       waiter.taken(waiter.bytes)

@@ -45,3 +45,26 @@ test('more bodies than there is memory for: callers take turns, and each gets it
   assert.ok(most > 512 * 1024, `${most} bytes`)
   await eventually(() => budget.bytes === 0)
 })
+
+test('bodies that wait their turn wait with their callers, also those of a connection that has had calls', async () => {
+  const budget = new BodyBudget(64 * 1024)
+  await using scope = await httpProxyScope({ budget, connectionsMax: 2_000 })
+  const all = await Promise.all(Array.from({ length: 300 }, () => RawTcp.connect(scope.proxy.port)))
+  for (const raw of all) raw.write('POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi')
+  await Promise.all(all.map((raw) => raw.until(/hi$/)))
+  const before = process.memoryUsage().arrayBuffers
+  budget.force(64 * 1024)
+  const body = Buffer.alloc(65_536, 'x')
+  for (const raw of all) {
+    raw.write('POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\n')
+    raw.write(body)
+  }
+  await eventually(() => scope.proxy.inFlight === all.length)
+  const took = process.memoryUsage().arrayBuffers - before
+  budget.give(64 * 1024)
+  assert.ok(took < 6 * 1024 * 1024, `${took} bytes`)
+  await eventually(() => all.every(({ text }) => text.length > body.length), { timeoutMs: 10_000 })
+  assert.ok(all.every(({ text }) => text.endsWith(`\r\n\r\n${body.toString()}`)))
+  for (const raw of all) raw[Symbol.dispose]()
+  await eventually(() => budget.bytes === 0)
+})

@@ -19,6 +19,8 @@ export interface ConnectionHost {
   /** Of a request's body, and of one that is thrown away. */
   readonly bodyBytesMax: number
   readonly budget: BodyBudget
+  /** Where a read goes that may begin a request. */
+  readonly startBuffer: Buffer
   /** The proxy is stopping: every answer is its connection's last. */
   readonly closing: boolean
   /** Monotonic, and coarse: due times count from here and are looked at as seldom as this changes. */

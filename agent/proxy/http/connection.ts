@@ -12,7 +12,7 @@ import type { ConnectionState } from './connection-state.ts'
 import { Linger } from './linger.ts'
 import { Outlet } from './outlet.ts'
 import { PeerProbe } from './peer-probe.ts'
-import { READ_BUFFER, readBuffer } from './read-buffer.ts'
+import { bodyBuffer, READ_BUFFER } from './read-buffer.ts'
 import { type BodySource, type BodyTarget, DrainedBody, StreamedBody } from './request-body.ts'
 import type { RequestHead, RequestParser } from './request-parser.ts'
 import { Stillness } from './stillness.ts'
@@ -177,11 +177,11 @@ export class Connection implements CallConnection, BodySource {
     this.#flow()
   }
 
+  /** Asked for when a read has been consumed, not when the next is due: in state `read` that brings another request. */
   #nextBuffer(): Buffer {
-    const room = this.#state === 'counted' ? this.#body?.room() : undefined
-    const starts = this.#state === 'idle' || this.#state === 'head'
-    this.#reading = readBuffer(room, this.#bytesLeft, starts && this.#host.budget.short)
-    return this.#reading
+    const starts = this.#state === 'idle' || this.#state === 'head' || this.#state === 'read'
+    const body = this.#state === 'counted' ? this.#body?.room() : undefined
+    return (this.#reading = starts ? this.#host.startBuffer : bodyBuffer(body, this.#bytesLeft))
   }
 
   #read(bytes: number): boolean {

@@ -1,3 +1,4 @@
+import { blocks } from '#agent/sockets/index.ts'
 import type { BodySource, BodyTarget } from './request-body.ts'
 
 /** A body that is not to be received yet: keeps what has been read already, and lets no more be read. */
@@ -31,6 +32,7 @@ export class HeldBody implements BodyTarget {
 
   bytes(buffer: Buffer, start: number, end: number): void {
     if (this.#target !== undefined) return this.#target.bytes(buffer, start, end)
+    blocks.tookNew(end - start)
     this.#chunks.push(Buffer.from(buffer.subarray(start, end)))
     this.#source.setFlowing(false)
   }

@@ -13,6 +13,7 @@ import type { ConnectionHost, ConnectionTimes } from './connection-host.ts'
 import type { RequestFields } from './fields.ts'
 import type { Framing } from './framing.ts'
 import { Llhttp } from './llhttp.ts'
+import { READ_BUFFER, startBuffer } from './read-buffer.ts'
 import { ParserPool, type RequestHead } from './request-parser.ts'
 import { Tarpit } from './tarpit.ts'
 import { TurnAway } from './turn-away.ts'
@@ -54,6 +55,7 @@ export class HttpProxy implements ConnectionHost {
   readonly tarpit = new Tarpit()
   readonly bodyBytesMax: number
   readonly budget: BodyBudget
+  startBuffer: Buffer = READ_BUFFER
   nowMs = performance.now()
   readonly #server: Server
   readonly #context: CallContext
@@ -172,13 +174,19 @@ export class HttpProxy implements ConnectionHost {
     }
     const connection = new Connection(socket, this, () => this.#disconnected(connection))
     this.#connections.add(connection)
+    this.#counted()
   }
 
   #disconnected(connection: Connection): void {
     this.#connections.delete(connection)
+    this.#counted()
     if (this.#connections.size > 0) return
     clearInterval(this.#sweeper)
     this.#sweeper = undefined
+  }
+
+  #counted(): void {
+    this.startBuffer = startBuffer(this.#connections.size, this.budget.bytesMax)
   }
 
   #sweep(): void {
