@@ -65,7 +65,12 @@ export function startMemoryTrim(): Disposable {
     bytes: () => process.memoryUsage().arrayBuffers,
     bytesMax: 2 * room.bodyBytes,
   })
-  return new MemoryTrim({ collect: () => gc({ type: 'major', flavor: 'last-resort' }) })
+  return new MemoryTrim({
+    collect: () => {
+      blocks.drop()
+      gc({ type: 'major', flavor: 'last-resort' })
+    },
+  })
 }
 
 function ownCpuMs(): number {

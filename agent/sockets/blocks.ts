@@ -58,6 +58,14 @@ export class Blocks {
     this.#timer ??= setInterval(() => this.#giveUp(), this.#keptMs).unref()
   }
 
+  /** Gives up what is kept: nobody has work for it. */
+  drop(): void {
+    for (const list of this.#kept) list.length = 0
+    this.#keptBytes = 0
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
   get keptBytes(): number {
     return this.#keptBytes
   }
@@ -78,10 +86,7 @@ export class Blocks {
       this.#wanted = false
       return
     }
-    for (const list of this.#kept) list.length = 0
-    this.#keptBytes = 0
-    clearInterval(this.#timer)
-    this.#timer = undefined
+    this.drop()
   }
 }
 

@@ -4,6 +4,9 @@ import { room } from './room.ts'
 interface Waiter {
   readonly bytes: number
   readonly taken: (bytes: number) => void
+  waits: boolean
+  before: Waiter | undefined
+  behind: Waiter | undefined
 }
 
 /**
@@ -13,7 +16,9 @@ interface Waiter {
 export class BodyBudget {
   /** All that there are. */
   readonly bytesMax: number
-  readonly #waiters = new Set<Waiter>()
+  // Not a `Set`: an old table of one refers to all that came later, and with them to the bodies of calls that have ended.
+  #first: Waiter | undefined
+  #last: Waiter | undefined
   #bytes = 0
   #pumping = false
 
@@ -28,12 +33,12 @@ export class BodyBudget {
 
   /** Somebody waits. */
   get short(): boolean {
-    return this.#waiters.size > 0
+    return this.#first !== undefined
   }
 
   /** False, and nothing is taken, when there are not so many left, or others have waited longer. */
   take(bytes: number): boolean {
-    if (this.#waiters.size > 0 || this.#bytes + bytes > this.bytesMax) return false
+    if (this.#first !== undefined || this.#bytes + bytes > this.bytesMax) return false
     this.#bytes += bytes
     return true
   }
@@ -45,7 +50,7 @@ export class BodyBudget {
 
   give(bytes: number): void {
     this.#bytes -= bytes
-    if (this.#waiters.size > 0) this.#wake()
+    if (this.#first !== undefined) this.#wake()
   }
 
   /**
@@ -54,10 +59,21 @@ export class BodyBudget {
    * @returns gives up waiting
    */
   wait(bytes: number, taken: (bytes: number) => void): () => void {
-    const waiter = { bytes: Math.min(bytes, this.bytesMax), taken }
-    this.#waiters.add(waiter)
+    const before = this.#last
+    const waiter: Waiter = {
+      bytes: Math.min(bytes, this.bytesMax),
+      taken,
+      waits: true,
+      before,
+      behind: undefined,
+    }
+    if (before === undefined) this.#first = waiter
+    else before.behind = waiter
+    this.#last = waiter
     return () => {
-      if (this.#waiters.delete(waiter) && this.#waiters.size > 0) this.#wake()
+      if (!waiter.waits) return
+      this.#remove(waiter)
+      if (this.#first !== undefined) this.#wake()
     }
   }
 
@@ -70,12 +86,23 @@ export class BodyBudget {
 
   #pump(): void {
     this.#pumping = false
-    for (const waiter of this.#waiters) {
+    for (let waiter = this.#first; waiter !== undefined; waiter = this.#first) {
       if (this.#bytes + waiter.bytes > this.bytesMax) return
-      this.#waiters.delete(waiter)
+      this.#remove(waiter)
       this.#bytes += waiter.bytes
       waiter.taken(waiter.bytes)
     }
+  }
+
+  #remove(waiter: Waiter): void {
+    const { before, behind } = waiter
+    if (before === undefined) this.#first = behind
+    else before.behind = behind
+    if (behind === undefined) this.#last = before
+    else behind.before = before
+    waiter.before = undefined
+    waiter.behind = undefined
+    waiter.waits = false
   }
 }
 

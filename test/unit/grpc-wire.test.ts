@@ -5,6 +5,7 @@ import { BodyBudget } from '#agent/sockets/index.ts'
 import { ConnectionError } from '#agent/proxy/grpc/server/h2/format.ts'
 import { FrameReader } from '#agent/proxy/grpc/server/h2/frame-reader.ts'
 import { encodeHeader } from '#agent/proxy/grpc/server/h2/header-block.ts'
+import { IdTable } from '#agent/proxy/grpc/server/h2/id-table.ts'
 import { HeaderDecoder } from '#agent/proxy/grpc/server/h2/header-decoder.ts'
 import { frameOf, StatusError } from '#agent/proxy/grpc/server/index.ts'
 import { MessageReader } from '#agent/proxy/grpc/server/message-reader.ts'
@@ -240,4 +241,36 @@ it('grpc-message is percent-encoded, and cut before it is too long for a header'
   const long = messageOf('ä'.repeat(100_000)) ?? ''
   assert.ok(long.length <= 4_096, `${long.length} characters`)
   assert.match(decodeURIComponent(long), /^ä+\.\.\.$/)
+})
+
+it('streams by id: whatever comes and goes, the table has what a Map would have', () => {
+  // Ids that want the same place, and those of a long connection.
+  const id = fc
+    .oneof(
+      fc.nat(40),
+      fc.nat(20).map((n) => n * 32),
+      fc.nat(2 ** 30),
+    )
+    .map((n) => n * 2 + 1)
+  const step = fc.record({ id, adds: fc.boolean() })
+  fc.assert(
+    fc.property(fc.array(step, { minLength: 50, maxLength: 400 }), (steps) => {
+      const table = new IdTable<{ readonly id: number }>()
+      const model = new Map<number, { readonly id: number }>()
+      for (const { id: one, adds } of steps) {
+        if (adds && !model.has(one)) {
+          const stream = { id: one }
+          table.add(stream)
+          model.set(one, stream)
+        } else if (!adds) assert.equal(table.delete(one), model.delete(one))
+        assert.equal(table.get(one), model.get(one))
+        assert.equal(table.size, model.size)
+      }
+      const found = table.values().toSorted((a, b) => a.id - b.id)
+      assert.deepEqual(
+        found,
+        [...model.values()].toSorted((a, b) => a.id - b.id),
+      )
+    }),
+  )
 })

@@ -7,6 +7,7 @@ import { connectionLimit } from '../../connection-limit.ts'
 import type { ProxyLog } from '../../log.ts'
 import type { HeaderList } from '#agent/invoke/index.ts'
 import { type AcceptHost, acceptCall } from './accept-call.ts'
+import { CallSet } from './call-set.ts'
 import type { CallStream, CallStreamListener } from './call-stream.ts'
 import { Connection, type ConnectionHost, type ConnectionLimits } from './h2/index.ts'
 import { Inflater } from './inflate.ts'
@@ -42,7 +43,7 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
   readonly messageBytesMax: number
   readonly log: ProxyLog
   readonly budget: BodyBudget
-  readonly calls = new Set<ServerCall>()
+  readonly calls = new CallSet<ServerCall>()
   readonly inflater = new Inflater()
   readonly #server: Server
   readonly #limits: ConnectionLimits
@@ -103,7 +104,7 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
     for (const connection of this.#connections) connection.goAway()
     await Promise.race([stopped, sleep(drainMs, undefined, { ref: false })])
     const fault = new Fault('SHUTTING_DOWN', 'this node is stopping')
-    for (const call of this.calls) call.cancel(fault)
+    for (const call of this.calls.values()) call.cancel(fault)
     await Promise.race([stopped, sleep(FLUSH_MS, undefined, { ref: false })])
     for (const connection of this.#connections) connection.destroy()
     await stopped
@@ -120,7 +121,7 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
   #look(): void {
     const nowMs = performance.now()
     for (const connection of this.#connections) connection.look(nowMs)
-    for (const call of this.calls) {
+    for (const call of this.calls.values()) {
       const since = call.receivingSinceMs
       if (since === undefined || nowMs - since < this.#receiveMs) continue
       const message = `the request did not come within ${this.#receiveMs} ms`

@@ -2,6 +2,7 @@ import type { CallerListener, CallerSignal } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { faultOf } from '../../fault-answer.ts'
 import type { ProxyLog } from '../../log.ts'
+import type { CallSet, Placed } from './call-set.ts'
 import type { CallStream, CallStreamListener } from './call-stream.ts'
 import type { Inflater } from './inflate.ts'
 import { type MessageLimits, MessageReader, type MessageSink } from './message-reader.ts'
@@ -14,7 +15,7 @@ export interface CallHost extends MessageLimits {
   readonly inflater: Inflater
   readonly log: ProxyLog
   /** Calls that have no outcome yet. */
-  readonly calls: Set<ServerCall>
+  readonly calls: CallSet<ServerCall>
 }
 
 /** Functions answer for their deadline themselves, and say more: this long after it the server does. */
@@ -30,13 +31,14 @@ const TIMER_MS_MAX = 2 ** 31 - 1
  *
  * A method that takes a stream of messages is running from the start.
  */
-export class ServerCall implements CallStreamListener, MessageSink, CallerSignal {
+export class ServerCall implements CallStreamListener, MessageSink, CallerSignal, Placed {
   readonly head: RequestHead
   /** The call is over before its answer ... */
   aborted = false
   /** ... by this fault. */
   reason: Fault | undefined
   readonly arrivedAtMs = performance.now()
+  place = -1
   /** What the caller allows in all; `undefined`: no limit. */
   readonly timeoutMs: number | undefined
   /** Told once, when the call is over for whatever reason. */

@@ -1,4 +1,5 @@
 import { CODE, ConnectionError } from './format.ts'
+import { IdTable } from './id-table.ts'
 import type { H2Stream } from './stream.ts'
 
 /** The streams of a connection by id, and what must be remembered of those that are over. */
@@ -7,7 +8,7 @@ export class StreamTable {
   lastId = 0
   /** No more are taken: the peer may open some all the same, and nothing is thought of it. */
   frozen = false
-  readonly #streams = new Map<number, H2Stream>()
+  readonly #streams = new IdTable<H2Stream>()
   /** Streams that we have ended before the peer had. */
   readonly #resetIds = new Set<number>()
   readonly #resetIdsMax: number
@@ -20,7 +21,7 @@ export class StreamTable {
     return this.#streams.size
   }
 
-  values(): Iterable<H2Stream> {
+  values(): H2Stream[] {
     return this.#streams.values()
   }
 
@@ -30,7 +31,7 @@ export class StreamTable {
   }
 
   add(stream: H2Stream): void {
-    this.#streams.set(stream.id, stream)
+    this.#streams.add(stream)
   }
 
   /** `undefined` for a stream that has ended. @throws ConnectionError for one that has not begun, which nothing may concern */
