@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import * as fc from 'fast-check'
+import { eventually } from '#test/eventually.ts'
 import { ExchangeTable } from '#agent/proxy/coap/exchange-table.ts'
 
 const BOUNDS = { entriesMax: 20, entriesPerAddressMax: 8, bytesMax: 1_000_000, lifetimeMs: 100 }
@@ -126,4 +129,33 @@ test('memory of answers is used again, and an answer that was asked for stays as
   }
   for (const { answer, text } of asked) assert.equal(answer.toString(), text)
   assert.ok(table.bytes < 100_000, `${table.bytes} bytes`)
+})
+
+test('when all has expired its memory is given back, and it works as before', async () => {
+  setFlagsFromString('--expose-gc')
+  const collect: () => void = runInNewContext('gc')
+  let nowMs = 0
+  const bounds = { entriesMax: 100_000, entriesPerAddressMax: 100_000, bytesMax: 1e8 }
+  const table = new ExchangeTable<number>({ ...bounds, lifetimeMs: 100, nowMs: () => nowMs })
+  const allBytes = (): number => {
+    collect()
+    return process.memoryUsage().arrayBuffers
+  }
+  const before = allBytes()
+  for (let round = 0; round < 2; round++) {
+    for (let call = 0; call < 50_000; call++) {
+      table.done(table.add('::1', 1, call, call), Buffer.from(`answer ${call}`))
+    }
+    assert.equal(table.answerOf(table.find('::1', 1, 49_999)).toString(), 'answer 49999')
+    const busy = allBytes()
+    assert.ok(busy > before + 2_000_000, `${busy - before} bytes`)
+    const working = table.add('::1', 2, 1, 7)
+    nowMs += 200
+    table.sweep()
+    assert.equal(table.workOf(table.find('::1', 2, 1)), 7, 'not while one is worked on')
+    table.done(working, Buffer.from('late'))
+    nowMs += 200
+    table.sweep()
+    await eventually(() => allBytes() < before + 500_000)
+  }
 })

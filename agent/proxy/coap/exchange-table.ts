@@ -166,6 +166,7 @@ export class ExchangeTable<Work> {
     while (this.#oldest !== NONE && (this.#expiresMs[this.#oldest] ?? 0) <= nowMs) {
       this.#drop(this.#oldest)
     }
+    if (this.#sources.size === 0 && this.#buckets.length > ROWS_FIRST) this.#shrink()
   }
 
   #source(address: string): Source {
@@ -271,6 +272,17 @@ export class ExchangeTable<Work> {
     this.#chain[at] = next
   }
 
+  /** Nothing is remembered: gives back what the busiest time took. */
+  #shrink(): void {
+    this.#owners = []
+    this.#works = []
+    this.#spare.length = 0
+    this.#blocks.length = 0
+    this.#freeBlocks.length = 0
+    this.#free = NONE
+    this.#grow(ROWS_FIRST)
+  }
+
   /** To a power of two of rows, none of which is free before. */
   #grow(rows: number): void {
     const before = this.#owners.length
@@ -308,6 +320,6 @@ function idOf(port: number, messageId: number): number {
 
 function grown(array: Int32Array | undefined, rows: number): Int32Array {
   const larger = new Int32Array(rows)
-  if (array !== undefined) larger.set(array)
+  if (array !== undefined && array.length < rows) larger.set(array)
   return larger
 }
