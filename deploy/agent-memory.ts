@@ -11,7 +11,7 @@ export const AGENT_FLAGS: readonly string[] = ['--max-semi-space-size=2', '--exp
  * The C library's settings for the agent; it reads them before Node runs. As it is, it keeps a pool per thread, and holes in them are
  * not given back: with these, 30 MiB less are left after load and a full collection, and under mixed load an agent does not grow by
  * hundreds of MiB an hour. Mappings only from 128 KiB on would spare CoAP some work (each datagram is read into 64 KiB, which
- * are new pages now), for 8 MiB more after load; who has the memory may set it in the agent's environment.
+ * are new pages now), for more memory after load; who has the memory may set it in the agent's environment.
  */
 export const AGENT_ENV: Readonly<Record<string, string>> = {
   MALLOC_ARENA_MAX: '1',

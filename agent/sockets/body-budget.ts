@@ -1,12 +1,11 @@
+import { type Linked, LinkedList } from '#shared/linked-list.ts'
 import { room } from './room.ts'
 
 /** Waits for its bytes, in turn. */
-interface Waiter {
+interface Waiter extends Linked<Waiter> {
   readonly bytes: number
   readonly taken: (bytes: number) => void
   waits: boolean
-  before: Waiter | undefined
-  behind: Waiter | undefined
 }
 
 /**
@@ -17,8 +16,7 @@ export class BodyBudget {
   /** All that there are. */
   readonly bytesMax: number
   // Not a `Set`: an old table of one refers to all that came later, and with them to the bodies of calls that have ended.
-  #first: Waiter | undefined
-  #last: Waiter | undefined
+  readonly #waiters = new LinkedList<Waiter>()
   #bytes = 0
   #pumping = false
 
@@ -33,12 +31,12 @@ export class BodyBudget {
 
   /** Somebody waits. */
   get short(): boolean {
-    return this.#first !== undefined
+    return this.#waiters.length > 0
   }
 
   /** False, and nothing is taken, when there are not so many left, or others have waited longer. */
   take(bytes: number): boolean {
-    if (this.#first !== undefined || this.#bytes + bytes > this.bytesMax) return false
+    if (this.#waiters.length > 0 || this.#bytes + bytes > this.bytesMax) return false
     this.#bytes += bytes
     return true
   }
@@ -50,7 +48,7 @@ export class BodyBudget {
 
   give(bytes: number): void {
     this.#bytes -= bytes
-    if (this.#first !== undefined) this.#wake()
+    if (this.#waiters.length > 0) this.#wake()
   }
 
   /**
@@ -59,21 +57,13 @@ export class BodyBudget {
    * @returns gives up waiting
    */
   wait(bytes: number, taken: (bytes: number) => void): () => void {
-    const before = this.#last
-    const waiter: Waiter = {
-      bytes: Math.min(bytes, this.bytesMax),
-      taken,
-      waits: true,
-      before,
-      behind: undefined,
-    }
-    if (before === undefined) this.#first = waiter
-    else before.behind = waiter
-    this.#last = waiter
+    const links = { before: undefined, behind: undefined }
+    const waiter: Waiter = { bytes: Math.min(bytes, this.bytesMax), taken, waits: true, ...links }
+    this.#waiters.push(waiter)
     return () => {
       if (!waiter.waits) return
       this.#remove(waiter)
-      if (this.#first !== undefined) this.#wake()
+      if (this.#waiters.length > 0) this.#wake()
     }
   }
 
@@ -86,7 +76,9 @@ export class BodyBudget {
 
   #pump(): void {
     this.#pumping = false
-    for (let waiter = this.#first; waiter !== undefined; waiter = this.#first) {
+    for (;;) {
+      const { first: waiter } = this.#waiters
+      if (waiter === undefined) return
       if (this.#bytes + waiter.bytes > this.bytesMax) return
       this.#remove(waiter)
       this.#bytes += waiter.bytes
@@ -95,14 +87,8 @@ export class BodyBudget {
   }
 
   #remove(waiter: Waiter): void {
-    const { before, behind } = waiter
-    if (before === undefined) this.#first = behind
-    else before.behind = behind
-    if (behind === undefined) this.#last = before
-    else behind.before = before
-    waiter.before = undefined
-    waiter.behind = undefined
     waiter.waits = false
+    this.#waiters.remove(waiter)
   }
 }
 

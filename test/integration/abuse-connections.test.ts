@@ -4,8 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
+import { collectGarbage } from '#test/collect-garbage.ts'
 import { eventually } from '#test/eventually.ts'
 import { httpProxyScope } from '#test/http-proxy-scope.ts'
 import { percentile } from '#test/percentile.ts'
@@ -24,8 +23,7 @@ function descriptorLimit(): number {
 
 /** What is alive, and what of it is resident. */
 function memory(): { heldBytes: number; rssBytes: number } {
-  setFlagsFromString('--expose-gc')
-  runInNewContext('gc')()
+  collectGarbage()
   const { heapUsed, external, arrayBuffers, rss } = process.memoryUsage()
   return { heldBytes: heapUsed + external + arrayBuffers, rssBytes: rss }
 }

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
+import { collectGarbage } from '#test/collect-garbage.ts'
 import * as fc from 'fast-check'
 import { ResponseBody } from '#agent/invoke/link/response-body.ts'
 import { Slot } from '#agent/invoke/link/slot.ts'
@@ -60,6 +59,13 @@ const READERS: Readonly<Record<string, Reader>> = {
   },
 }
 
+/** What is alive. */
+function used(): number {
+  collectGarbage()
+  const { heapUsed, arrayBuffers } = process.memoryUsage()
+  return heapUsed + arrayBuffers
+}
+
 describe('response body', () => {
   for (const [name, read] of Object.entries(READERS)) {
     it(`read by ${name}: all bytes in order, whatever the chunks and the reader's pace`, async () => {
@@ -109,14 +115,6 @@ describe('response body', () => {
   }
 
   it('costs what it holds, and not what it came in', () => {
-    setFlagsFromString('--expose-gc')
-    const collect: unknown = runInNewContext('gc')
-    assert.ok(typeof collect === 'function')
-    const used = (): number => {
-      collect()
-      const { heapUsed, arrayBuffers } = process.memoryUsage()
-      return heapUsed + arrayBuffers
-    }
     const before = used()
     const bodies = Array.from({ length: 8 }, () => {
       const scope = bodyScope()

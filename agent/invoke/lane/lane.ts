@@ -1,3 +1,4 @@
+import { LinkedList } from '#shared/linked-list.ts'
 import { Fault } from '#shared/fault.ts'
 import type { Reason } from '#shared/schemas/health.ts'
 import { CANCEL } from '../frames/index.ts'
@@ -6,7 +7,6 @@ import type { CallerSignal, Invocation, Result } from '../model.ts'
 import { Attachment, leastLoaded } from './attachment.ts'
 import { Call, OVERRUN_MS } from './call.ts'
 import type { CallLane } from './call.ts'
-import { CallList } from './call-list.ts'
 import { Gauge } from './gauge.ts'
 import type { LaneDemand } from './gauge.ts'
 import {
@@ -29,7 +29,7 @@ export class Lane implements CallLane {
   readonly fn: string
   readonly tally = new Tally()
   readonly #host: LaneHost
-  readonly #queue = new CallList()
+  readonly #queue = new LinkedList<Call>()
   readonly #draining = new Set<Attachment>()
   readonly #watch: Watch
   readonly #gauge = new Gauge()
@@ -38,7 +38,7 @@ export class Lane implements CallLane {
   #callbacks: LaneCallbacks
   #unavailable: Reason | undefined
   /** Calls that were sent and not released. */
-  readonly #sent = new CallList()
+  readonly #sent = new LinkedList<Call>()
   readonly #service = new ServiceTime()
   #removed = false
 

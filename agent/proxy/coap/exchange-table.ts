@@ -318,6 +318,7 @@ function idOf(port: number, messageId: number): number {
   return (port << 16) | messageId
 }
 
+/** A copy with more rows; with fewer, nothing of it. */
 function grown(array: Int32Array | undefined, rows: number): Int32Array {
   const larger = new Int32Array(rows)
   if (array !== undefined && array.length < rows) larger.set(array)

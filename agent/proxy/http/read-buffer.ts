@@ -3,8 +3,9 @@ import { room } from '#agent/sockets/index.ts'
 /** All sockets read into this one buffer: what was read is consumed before the next read of any of them. */
 export const READ_BUFFER = Buffer.allocUnsafeSlow(Math.min(96 * 1024, room.windowBytes))
 
-/** Smallest first: room for a head and a small body. */
-const PARTS = [2, 4, 8, 16, 32, 64].map((kib) => READ_BUFFER.subarray(0, kib * 1024))
+/** Largest first; the last has room for a head and a small body. */
+const PARTS = [64, 32, 16, 8, 4, 2].map((kib) => READ_BUFFER.subarray(0, kib * 1024))
+const SMALLEST = PARTS.at(-1) ?? READ_BUFFER
 /** Of the memory for bodies, what may be read ahead of it. */
 const AHEAD = 1 / 16
 
@@ -17,7 +18,7 @@ const AHEAD = 1 / 16
 export function startBuffer(connections: number, bodyBytes: number): Buffer {
   const share = (bodyBytes * AHEAD) / connections
   if (share >= READ_BUFFER.length) return READ_BUFFER
-  return PARTS.findLast(({ length }) => length <= share) ?? READ_BUFFER.subarray(0, 2 * 1024)
+  return PARTS.find(({ length }) => length <= share) ?? SMALLEST
 }
 
 /**
