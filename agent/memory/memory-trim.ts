@@ -55,7 +55,7 @@ export class MemoryTrim implements Disposable {
   }
 }
 
-/** Nothing without Node's flag for it: see `deploy/agent-memory.ts`. */
+/** Nothing without Node's flag for it: see `deploy/agent-memory.sh`. */
 export function startMemoryTrim(): Disposable {
   const { gc } = globalThis
   if (gc === undefined) return { [Symbol.dispose]: () => undefined }

@@ -9,7 +9,7 @@ import type { OwnDockerd } from './dockerd.ts'
 import { dockerStep } from './engine.ts'
 import { writeImages } from './images-file.ts'
 import { removeOldImages } from './old-images.ts'
-import { clientsStep, natsServerStep } from './programs.ts'
+import { clientsStep, jemallocStep, natsServerStep } from './programs.ts'
 import { presentRunners, runnerSteps, type Runners } from './runners.ts'
 import { RUNTIME_IMAGE_PREFIX, runtimeImageSteps, type RuntimeImages } from './runtime-images.ts'
 import { runStep, skipStep, type Outcome, type Step } from './steps.ts'
@@ -66,8 +66,9 @@ async function setUp(
   const [docker] = await Promise.all([
     prepareDocker(options, apt, onOwnDockerd, signal),
     must(natsServerStep(programs)),
-    // Nice to have: without them the calls are made with something else.
+    // Nice to have: without them the calls are made with something else, and the agent keeps more memory after load.
     runStep(clientsStep(programs, purpose), out, signal),
+    runStep(jemallocStep(programs), out, signal),
   ])
   const runners: Runners = {}
   const makeRunners = async (): Promise<void> => {

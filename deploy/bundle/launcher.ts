@@ -1,13 +1,14 @@
-import { AGENT_ENV, AGENT_FLAGS } from '../agent-memory.ts'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+const SETTINGS = join(import.meta.dirname, '../agent-memory.sh')
 
 /** A shell script that becomes the agent, for whoever installs it: systemd, a container, a person. */
 export function launcherText(): string {
-  const settings = Object.entries(AGENT_ENV).map(
-    ([name, value]) => `export ${name}="\${${name}-${value}}"\n`,
-  )
+  const settings = readFileSync(SETTINGS, 'utf8')
   return `#!/bin/sh
-# Starts the agent that lies beside this file. NODE names another Node than the first on PATH.
+# Starts the agent that lies beside this file.
 here=$(dirname -- "$(readlink -f -- "$0")")
-${settings.join('')}exec "\${NODE:-node}" ${AGENT_FLAGS.join(' ')} "$here/agent.mjs" "$@"
-`
+set -- "$here/agent.mjs" "$@"
+${settings.slice(settings.indexOf('\n') + 1)}`
 }

@@ -2,7 +2,6 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ensureNatsAuthority } from '#controller/signing/index.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
-import { AGENT_ENV, AGENT_FLAGS } from '../agent-memory.ts'
 import { natsServer } from '../bootstrap/index.ts'
 import type { DeployConfig } from '../config.ts'
 import { clientHost } from './client-host.ts'
@@ -62,7 +61,11 @@ export function createParts(options: PartsOptions): Parts {
     async startAgent(joinToken, signal) {
       const env = async () =>
         agentEnv(options, (await isEnrolled(config.data)) ? undefined : await joinToken())
-      return Part.start({ ...spec('agent'), ...script('agent/main.ts', AGENT_FLAGS), env }, signal)
+      const args = [join(ROOT, 'deploy/agent-memory.sh'), join(ROOT, 'agent/main.ts')]
+      return Part.start(
+        { ...spec('agent'), command: '/bin/sh', args, env, ready: isReadyLine },
+        signal,
+      )
     },
   }
 }
@@ -78,11 +81,8 @@ async function isEnrolled(data: string): Promise<boolean> {
   }
 }
 
-function script(
-  path: string,
-  flags: readonly string[] = [],
-): Pick<PartSpec, 'command' | 'args' | 'ready'> {
-  return { command: process.execPath, args: [...flags, join(ROOT, path)], ready: isReadyLine }
+function script(path: string): Pick<PartSpec, 'command' | 'args' | 'ready'> {
+  return { command: process.execPath, args: [join(ROOT, path)], ready: isReadyLine }
 }
 
 function isNatsReady(line: string): boolean {
@@ -147,8 +147,8 @@ function agentEnv(
   joinToken: string | undefined,
 ): NodeJS.ProcessEnv {
   return {
-    ...AGENT_ENV,
     ...env,
+    NODE: process.execPath,
     SHOAL_DATA: config.data,
     SHOAL_AGENT_DATA: join(config.data, 'agent'),
     // The port may be another one than when the node was enrolled.

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { readFile, readdir } from 'node:fs/promises'
+import { readFile, readdir, writeFile } from 'node:fs/promises'
 import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import { buildRelease } from '#deploy/bundle/index.ts'
@@ -77,6 +77,32 @@ describe('the release', () => {
     const fatal: { code: string } = JSON.parse(failed.stdout.trim())
     assert.equal(fatal.code, 'CONFIG_INVALID')
     assert.match(failed.stderr, /^shoal-agent: .*token/m)
+  })
+
+  it('has an agent that runs on jemalloc where that can be loaded, unless told otherwise', async () => {
+    await using folder = await tempFolder()
+    const NODE = folder.join('node')
+    await writeFile(NODE, '#!/bin/sh\nenv', { mode: 0o755 })
+    const started = async (env: Readonly<Record<string, string>> = {}) => {
+      const { stdout, stderr } = await run(release.join('shoal-agent'), pinned({ NODE, ...env }))
+      assert.equal(stderr, '')
+      return stdout
+    }
+    const { stderr: cannot } = await run('/bin/sh', ['-c', ':'], {
+      env: { LD_PRELOAD: 'libjemalloc.so.2' },
+    })
+    if (cannot === '') {
+      assert.match(await started(), /^LD_PRELOAD=libjemalloc\.so\.2$/m)
+      assert.match(await started(), /^MALLOC_CONF=.*dirty_decay_ms:1000/m)
+      assert.match(await started({ MALLOC_CONF: 'narenas:2' }), /^MALLOC_CONF=narenas:2$/m)
+    }
+    await writeFile(folder.join('libjemalloc.so.2'), 'not a library')
+    for (const without of [{ LD_PRELOAD: '' }, { LD_LIBRARY_PATH: folder.path }]) {
+      const env = await started(without)
+      assert.doesNotMatch(env, /^(LD_PRELOAD=.|MALLOC_CONF)/m)
+      assert.match(env, /^MALLOC_ARENA_MAX=1$/m)
+    }
+    assert.match(await started({ MALLOC_ARENA_MAX: '2' }), /^MALLOC_ARENA_MAX=2$/m)
   })
 })
 
