@@ -64,6 +64,7 @@ export class DockerEngine implements Engine {
   readonly #options: DockerEngineOptions
   readonly #closed = new AbortController()
   readonly #watches = new Set<ExitWatch>()
+  readonly #paused = new Set<string>()
   /** Handler ids of probes under way: not reported as handlers. One left behind by a crash is, and so gets removed. */
   readonly #probing = new Set<string>()
   #hasInit = true
@@ -133,15 +134,26 @@ export class DockerEngine implements Engine {
     await this.#change('pause', id, signal, (container, abortSignal) =>
       container.pause({ abortSignal }),
     )
+    this.#paused.add(id)
   }
 
+  /**
+   * Docker hears of each change once more, late: hearing that a container was resumed makes it forget, for milliseconds, that it has been
+   * paused since. So "is not paused" is not believed at once of one that was paused here: it would sleep on, and calls wait for it.
+   */
   async unpause(id: string, signal: AbortSignal): Promise<void> {
-    await this.#change('unpause', id, signal, (container, abortSignal) =>
-      container.unpause({ abortSignal }),
-    )
+    for (const waitMs of this.#paused.has(id) ? [0, 10, 50, 150] : [0]) {
+      if (waitMs > 0) await sleep(waitMs, undefined, { signal })
+      const changed = await this.#change('unpause', id, signal, (container, abortSignal) =>
+        container.unpause({ abortSignal }),
+      )
+      if (changed) break
+    }
+    this.#paused.delete(id)
   }
 
   async stop(id: string, graceMs: number, signal: AbortSignal): Promise<void> {
+    this.#paused.delete(id)
     if (!(await this.#isOurs(id, signal))) return
     for (const watch of this.#watches) watch.delete(id)
     if (graceMs > 0) await this.#terminate(id, graceMs, signal)
@@ -247,18 +259,20 @@ export class DockerEngine implements Engine {
     }
   }
 
-  /** One call that changes a running handler; see `pause` and `update` in `Engine` for what it throws. */
+  /** One call that changes a running handler, false when it was so already; see `pause` and `update` in `Engine` for what it throws. */
   async #change(
     what: Change,
     id: string,
     signal: AbortSignal,
     call: (container: Docker.Container, signal: AbortSignal) => Promise<unknown>,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const container = this.#docker.getContainer(containerName(id))
     try {
       await this.#call(what, QUICK_MS, signal, (abortSignal) => call(container, abortSignal))
+      return true
     } catch (error) {
       if (!isDoneAlready(error, what)) throw changeFault(error, what, id)
+      return false
     }
   }
 
