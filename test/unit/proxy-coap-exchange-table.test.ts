@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { collectGarbage } from '#test/collect-garbage.ts'
 import * as fc from 'fast-check'
+import { collectGarbage } from '#test/collect-garbage.ts'
 import { eventually } from '#test/eventually.ts'
 import { ExchangeTable } from '#agent/proxy/coap/exchange-table.ts'
 
@@ -133,8 +133,11 @@ test('memory of answers is used again, and an answer that was asked for stays as
 /** What tests before have left is given back later, by another thread: once nothing changes any more. */
 async function settledBytes(): Promise<number> {
   let bytes = allBytes()
-  const same = () => bytes === (bytes = allBytes())
-  await eventually(same)
+  await eventually(() => {
+    const before = bytes
+    bytes = allBytes()
+    return bytes === before
+  })
   return bytes
 }
 

@@ -64,6 +64,7 @@ export class DockerEngine implements Engine {
   readonly #options: DockerEngineOptions
   readonly #closed = new AbortController()
   readonly #watches = new Set<ExitWatch>()
+  /** Handler ids that this process has paused. */
   readonly #paused = new Set<string>()
   /** Handler ids of probes under way: not reported as handlers. One left behind by a crash is, and so gets removed. */
   readonly #probing = new Set<string>()
