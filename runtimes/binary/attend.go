@@ -111,14 +111,14 @@ func (e *execution) waiting() bool {
 
 // kill ends the program and all that it has started.
 func (e *execution) kill(end <-chan syscall.WaitStatus) syscall.WaitStatus {
-	_ = syscall.Kill(-e.child.pid, syscall.SIGTERM)
+	e.child.signal(syscall.SIGTERM)
 	timer := time.NewTimer(termGrace)
 	defer timer.Stop()
 	var status syscall.WaitStatus
 	select {
 	case status = <-end:
 	case <-timer.C:
-		_ = syscall.Kill(-e.child.pid, syscall.SIGKILL)
+		e.child.signal(syscall.SIGKILL)
 		status = <-end
 	}
 	sweep(e.token)

@@ -87,6 +87,18 @@ func (c *child) watch() <-chan syscall.WaitStatus {
 	return c.end
 }
 
+// signal signals a program and its group, unless its end has been taken note of.
+//
+// One that has only just been made may have no group yet: then it gets the signal itself, as soon as it can take any.
+func (c *child) signal(signal syscall.Signal) {
+	c.owner.mu.Lock()
+	defer c.owner.mu.Unlock()
+	// What has been waited for is not signalled: its number may be in use again.
+	if !c.claimed && syscall.Kill(-c.pid, signal) == syscall.ESRCH {
+		_ = syscall.Kill(c.pid, signal)
+	}
+}
+
 // reap takes the status of a program that has ended, and ends what it leaves running; false: somebody else has done so.
 func (c *child) reap() (syscall.WaitStatus, bool) {
 	c.owner.mu.Lock()

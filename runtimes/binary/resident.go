@@ -283,17 +283,9 @@ func (r *resident) abandon(id uint64) bool {
 // end asks the program to end, then makes it.
 func (r *resident) end() {
 	r.endOnce.Do(func() {
-		r.signal(syscall.SIGTERM)
-		time.AfterFunc(termGrace, func() { r.signal(syscall.SIGKILL) })
+		r.child.signal(syscall.SIGTERM)
+		time.AfterFunc(termGrace, func() { r.child.signal(syscall.SIGKILL) })
 	})
-}
-
-func (r *resident) signal(signal syscall.Signal) {
-	select {
-	case <-r.gone:
-	default:
-		_ = syscall.Kill(-r.child.pid, signal)
-	}
 }
 
 func (r *resident) failAll(kind byte, err error) {

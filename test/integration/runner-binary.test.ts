@@ -1,20 +1,14 @@
 import assert from 'node:assert/strict'
-import { chmod, readdir, readFile, rm } from 'node:fs/promises'
+import { chmod, readFile, rm } from 'node:fs/promises'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually } from '#test/eventually.ts'
+import { processesWhere } from '#test/process-facts.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
 
-/** Pids of processes that carry this entry in their environment: what calls of one runner have left. */
-async function processesWith(entry: string): Promise<readonly number[]> {
-  const found: number[] = []
-  for (const name of await readdir('/proc')) {
-    if (!/^\d+$/.test(name)) continue
-    const environ = await readFile(`/proc/${name}/environ`, 'utf8').catch(() => '')
-    if (environ.split('\0').includes(entry)) found.push(Number(name))
-  }
-  return found
-}
+/** What calls of one runner have left, by an entry of their environment. */
+const processesWith = async (entry: string): Promise<readonly number[]> =>
+  processesWhere((environment) => environment.includes(entry))
 
 const script = (text: string): Readonly<Record<string, string>> => ({
   'fn.sh': `#!/bin/sh\n${text}\n`,

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
 
 /** USER_HZ: what procfs counts processor time in, on every Linux that Shoal runs on. */
 const TICK_MS = 10
@@ -33,4 +34,17 @@ export function cpuMsOf(pid: number): number {
   // The name in parentheses may hold anything; utime and stime are the 14th and 15th field of proc(5).
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   return (Number(fields[11]) + Number(fields[12])) * TICK_MS
+}
+
+/** Pids of the processes whose environment (`NAME=value`, as they were started) is meant. */
+export async function processesWhere(
+  isMeant: (environment: readonly string[]) => boolean,
+): Promise<readonly number[]> {
+  const found: number[] = []
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue
+    const environ = await readFile(`/proc/${name}/environ`, 'utf8').catch(() => '')
+    if (isMeant(environ.split('\0'))) found.push(Number(name))
+  }
+  return found
 }

@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Runtime } from '#shared/schemas/names.ts'
+import { eventually } from './eventually.ts'
 import { testImages } from './images.ts'
+import { processesWhere } from './process-facts.ts'
 import { reapAtExit } from './reaper.ts'
 import { RunnerListener, type InitInput, type RunnerSession } from './runner-client.ts'
 import { tempFolder, type TempFolder } from './temp.ts'
@@ -127,10 +129,26 @@ export class RunnerScope implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.child.kill('SIGKILL')
-    await this.exited
     await this.listener[Symbol.asyncDispose]()
-    await this.#temp[Symbol.asyncDispose]()
+    try {
+      // Programs of calls end with the connection, if the runner is given the time.
+      await eventually(async () => !(await this.#hasProgramOfACall()))
+    } finally {
+      this.child.kill('SIGKILL')
+      await this.exited
+      await this.#temp[Symbol.asyncDispose]()
+    }
+  }
+
+  async #hasProgramOfACall(): Promise<boolean> {
+    const ofThisRunner = `SHOAL_CALL=test-handler.${this.child.pid}.`
+    const programs = await processesWhere(
+      (environment) =>
+        environment.some((entry) => entry.startsWith(ofThisRunner)) &&
+        // Those that stay alive between calls have no path.
+        environment.some((entry) => entry.startsWith('SHOAL_PATH=')),
+    )
+    return programs.length > 0
   }
 }
 
