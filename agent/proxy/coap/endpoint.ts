@@ -82,7 +82,8 @@ export class Endpoint {
   /** Requests, and what their duplicates are answered with once they are done. */
   readonly #seen: ExchangeTable<Exchange>
   readonly #working = new ExchangeList()
-  readonly #ackTimer: NodeJS.Timeout
+  /** While requests are being worked on: an endpoint that has nothing to do does not wake its process. */
+  #ackTimer: NodeJS.Timeout | undefined
   #arrivals: { readonly datagram: Buffer; readonly from: RemoteInfo }[] = []
   #onIdle: (() => void) | undefined
   #closed = false
@@ -91,7 +92,7 @@ export class Endpoint {
   #unsent = 0
   #sends = 0
   #queueFull = false
-  /** As of the last datagrams, or up to `ACK_CHECK_MS` later: asking the clock costs as much as reading a message's head. */
+  /** As of the last datagrams, or the last look at what is being worked on: asking the clock costs as much as reading a message's head. */
   #nowMs: number
 
   private constructor(options: EndpointOptions, host: string) {
@@ -118,8 +119,6 @@ export class Endpoint {
       nowMs: () => this.#nowMs,
     })
     this.#socket.on('message', (datagram, from) => this.#arrive(datagram, from))
-    this.#ackTimer = setInterval(() => this.#acknowledgeLate(), ACK_CHECK_MS)
-    this.#ackTimer.unref()
   }
 
   static async bind(options: EndpointOptions, host: string, port: number): Promise<Endpoint> {
@@ -313,6 +312,7 @@ export class Endpoint {
     const exchange = new Exchange(from, message, this.#nowMs)
     exchange.row = this.#seen.add(address, port, messageId, exchange)
     this.#working.push(exchange)
+    this.#ackTimer ??= setInterval(() => this.#acknowledgeLate(), ACK_CHECK_MS).unref()
     this.#options.onRequest(exchange)
   }
 
@@ -339,6 +339,11 @@ export class Endpoint {
   }
 
   #acknowledgeLate(): void {
+    if (this.#working.size === 0) {
+      clearInterval(this.#ackTimer)
+      this.#ackTimer = undefined
+      return
+    }
     this.#nowMs = this.#options.nowMs()
     const late = this.#nowMs - this.#options.ackDelayMs
     for (const exchange of this.#working) {
