@@ -17,8 +17,12 @@ export interface FrameOutput {
 /** A body up to this size is copied into the batch; a larger one is written from where it is. */
 const COPIED_BYTES_MAX = 16 * 1024
 
-/** From this many calls in flight on, a batch waits for the next turn of the loop instead of the end of this one. */
-const LAZY_FROM = 16
+/**
+ * From this many calls in flight on, a batch waits until the loop has read what is ready, instead of the end of this tick: each read is
+ * a tick of its own. With 32 callers about half of the calls are on the runner's side at any time, so 16 was too high: most of
+ * them were written one by one.
+ */
+const LAZY_FROM = 8
 
 /**
  * Encodes frames into batches: one write for all frames of a turn of the event loop.
