@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import { after, before, describe, it } from 'node:test'
 import { pino } from 'pino'
 import { OwnFronts, WorkerFronts, type Fronts } from '#agent/fronts/index.ts'
+import { blocks } from '#agent/sockets/index.ts'
 import { coapClient, curl, grpcCall } from '#test/clients.ts'
 import { eventually } from '#test/eventually.ts'
 import { tempFolder, type TempFolder } from '#test/temp.ts'
@@ -140,6 +141,16 @@ describe('fronts in workers', () => {
       accepted.map(({ body, protocol }) => [Buffer.isBuffer(body) && body.toString(), protocol]),
       [[BIG.toString(), 'async']],
     )
+  })
+
+  it('the memory of a body is used again when its call has been answered', async (t) => {
+    const { mock } = t.mock.method(blocks, 'tookNew')
+    for (let call = 0; call < 20; call++) {
+      const { status } = await byHttp(workers, 'status', '-d', 'x'.repeat(60_000))
+      assert.equal(status, 200)
+    }
+    const bytes = mock.calls.reduce((sum, { arguments: [taken] }) => sum + taken, 0)
+    assert.ok(bytes < 5 * 65_536, `${bytes} bytes of new memory for 20 bodies, one at a time`)
   })
 
   it('a deadline gets to the router', async () => {

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { BlockLease } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import {
@@ -119,6 +120,7 @@ export class CallPort implements ConnectionOwner, BodyFeed {
 
     const { fn, method, wholeBytes } = readRequestLine(lines[0] ?? '')
     const deadlineMs = u32At(buffer, start)
+    const protocol = protocolOf(lines.at(-1))
     const begin = (body: Body): void =>
       this.#begin(call, {
         fn,
@@ -127,12 +129,19 @@ export class CallPort implements ConnectionOwner, BodyFeed {
         query: lines[2] ?? '',
         headers: lines.slice(FIRST_LINES, -LAST_LINES),
         body,
-        protocol: protocolOf(lines.at(-1)),
+        lease: call.lease,
+        protocol,
         requestId: call.request ?? '',
         deadlineMs: deadlineMs === 0 ? undefined : deadlineMs,
       })
     const chunk = keep(buffer, bodyStart, end, owned)
-    if (call.receivedEnd) return begin(chunk)
+    if (call.receivedEnd) {
+      // A call in the background keeps its body for as long as it likes.
+      if (protocol !== 'async' && chunk.length <= FRAME_LIMITS.windowBytesMin) {
+        call.lease = new BlockLease(chunk)
+      }
+      return begin(chunk)
+    }
     if (wholeBytes !== undefined) {
       gather(call, wholeBytes, chunk, begin)
       return this.consumed(call, call.receivedBytes)
@@ -206,6 +215,7 @@ export class CallPort implements ConnectionOwner, BodyFeed {
   }
 
   #answer(call: PortCall, { status, headers, body }: Result): void {
+    call.lease?.end()
     if (call.sentEnd) {
       if (!Buffer.isBuffer(body)) body.destroy()
       return

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream'
+import type { BlockLease } from '#agent/sockets/index.ts'
 import { Slot } from '../link/index.ts'
 import type { CallerListener, CallerSignal } from '../model.ts'
 
@@ -12,6 +13,8 @@ export class PortCall extends Slot implements CallerSignal {
   whole: Buffer | undefined
   /** The answer that is being sent. */
   answer: Readable | undefined
+  /** Of the memory of a body that came in one frame. */
+  lease: BlockLease | undefined
   /** Begins the call, once its body is whole. */
   begin: (() => void) | undefined
   #listener: CallerListener | undefined
