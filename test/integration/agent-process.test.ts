@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { promisify } from 'node:util'
 import { HandlerFolders } from '#agent/handlers/index.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import { stateDigest } from '#shared/state-digest.ts'
@@ -21,6 +24,7 @@ import { assignmentOf } from '#test/signer.ts'
 import { tempFolder } from '#test/temp.ts'
 import { TinyController } from '#test/tiny-controller.ts'
 
+const ROOT = join(import.meta.dirname, '../..')
 const NODE = 'edge-1'
 const UPPER = 'export default async (request) => new Response((await request.text()).toUpperCase())'
 const LOUD = `export default async () => { console.log('heard'); return new Response('ok') }`
@@ -337,4 +341,16 @@ it('--print-config shows the effective settings without secrets', async () => {
   assert.equal(config['engine'], 'process')
   assert.equal(config['joinToken'], '(set, not shown)')
   assert.doesNotMatch(output, /c2VjcmV0/)
+})
+
+it('npm run agent uses the Node of this checkout, whatever Node runs npm', async () => {
+  const { scripts }: { scripts: { agent: string } } = JSON.parse(
+    await readFile(join(ROOT, 'package.json'), 'utf8'),
+  )
+  // As npm starts a script: its own Node is NODE, the first one on PATH is that of node_modules.
+  const { stdout } = await promisify(execFile)('sh', ['-c', `${scripts.agent} --print-config`], {
+    cwd: ROOT,
+    env: { NODE: '/bin/false', PATH: `${ROOT}/node_modules/.bin:${process.env['PATH']}` },
+  })
+  assert.equal(JSON.parse(stdout).httpPort, 8000)
 })
