@@ -84,7 +84,6 @@ export class Endpoint {
   readonly #working = new ExchangeList()
   /** While requests are being worked on: an endpoint that has nothing to do does not wake its process. */
   #ackTimer: NodeJS.Timeout | undefined
-  #arrivals: { readonly datagram: Buffer; readonly from: RemoteInfo }[] = []
   #onIdle: (() => void) | undefined
   #closed = false
   #duplicates = 0
@@ -92,7 +91,7 @@ export class Endpoint {
   #unsent = 0
   #sends = 0
   #queueFull = false
-  /** As of the last datagrams, or the last look at what is being worked on: asking the clock costs as much as reading a message's head. */
+  /** As of the last datagram, or the last look at what is being worked on: the tables of one message are asked with one time. */
   #nowMs: number
 
   private constructor(options: EndpointOptions, host: string) {
@@ -118,7 +117,10 @@ export class Endpoint {
       lifetimeMs: EXCHANGE_LIFETIME_MS,
       nowMs: () => this.#nowMs,
     })
-    this.#socket.on('message', (datagram, from) => this.#arrive(datagram, from))
+    this.#socket.on('message', (datagram, from) => {
+      this.#nowMs = this.#options.nowMs()
+      this.#receive(datagram, from)
+    })
   }
 
   static async bind(options: EndpointOptions, host: string, port: number): Promise<Endpoint> {
@@ -256,30 +258,6 @@ export class Endpoint {
     await new Promise<void>((resolve) => {
       this.#socket.close(() => resolve())
     })
-  }
-
-  /**
-   * Each datagram is a tick of its own, and what ends with the tick (a write to a runner) would be done for each alone. While others
-   * are being worked on, those that the kernel has ready are taken together: the loop gets to `setImmediate` after at most 32.
-   */
-  #arrive(datagram: Buffer, from: RemoteInfo): void {
-    const arrivals = this.#arrivals
-    if (arrivals.length === 0) {
-      if (this.#working.size === 0) {
-        this.#nowMs = this.#options.nowMs()
-        return this.#receive(datagram, from)
-      }
-      setImmediate(this.#receiveAll)
-    }
-    arrivals.push({ datagram, from })
-  }
-
-  readonly #receiveAll = (): void => {
-    const arrivals = this.#arrivals
-    this.#arrivals = []
-    if (this.#closed) return
-    this.#nowMs = this.#options.nowMs()
-    for (const { datagram, from } of arrivals) this.#receive(datagram, from)
   }
 
   #receive(datagram: Buffer, from: RemoteInfo): void {
