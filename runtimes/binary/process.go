@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"strconv"
 	"sync"
@@ -182,33 +183,89 @@ func peekEnded() (int, error) {
 	return int(*(*int32)(unsafe.Pointer(&info[siginfoPidOffset]))), nil
 }
 
+const (
+	sweepRounds = 50
+	// Rounds, each twice as long after the last, that find only programs that show no environment; those without any stay so.
+	unsureRounds = 7
+	// More than nearly every environment has.
+	environBytes = 256 * 1024
+)
+
 // sweep kills every process that was started with this entry in its environment, also one that has left its group, until none
 // is found.
 func sweep(entry string) {
-	needle := []byte(entry)
-	for round := 0; round < 50; round++ {
-		found := false
-		names, err := readDirNames("/proc")
-		if err != nil {
+	unsure := 0
+	for round := 0; round < sweepRounds && unsure < unsureRounds; round++ {
+		killed, executing := sweepOnce([]byte(entry))
+		if killed == 0 && executing == 0 {
 			return
 		}
-		for _, name := range names {
-			pid, err := strconv.Atoi(name)
-			if err != nil || pid == os.Getpid() {
-				continue
-			}
-			environ, err := os.ReadFile("/proc/" + name + "/environ")
-			if err != nil || !hasEntry(environ, needle) {
-				continue
-			}
-			found = true
+		time.Sleep(time.Millisecond << unsure)
+		if killed == 0 {
+			unsure++
+		}
+	}
+}
+
+// sweepOnce says how many processes it killed, and how many may be about to show an environment.
+func sweepOnce(entry []byte) (killed, executing int) {
+	names, err := readDirNames("/proc")
+	if err != nil {
+		return 0, 0
+	}
+	buffer := make([]byte, environBytes)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		environ, err := readEnviron(name, buffer)
+		switch {
+		case err != nil:
+		case len(environ) == 0 && mayExecute(name):
+			executing++
+		case hasEntry(environ, entry):
+			killed++
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		if !found {
-			return
-		}
-		time.Sleep(time.Millisecond)
 	}
+	return killed, executing
+}
+
+// readEnviron takes all at once where it can: of a program that is replaced between two reads, the rest is gone.
+func readEnviron(pid string, buffer []byte) ([]byte, error) {
+	file, err := os.Open("/proc/" + pid + "/environ")
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	n, err := file.Read(buffer)
+	if err == io.EOF {
+		return nil, nil
+	}
+	if err != nil || n < len(buffer) {
+		return buffer[:n], err
+	}
+	rest, err := io.ReadAll(file)
+	return append(buffer[:n:n], rest...), err
+}
+
+const kernelThread = 0x00200000 // PF_KTHREAD
+
+// mayExecute is for a process without an environment: it has none while it is replaced by another program (execve(2)), and neither
+// have one that has ended and a thread of the kernel.
+func mayExecute(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return false
+	}
+	// proc(5): "pid (name) state ppid pgrp session tty tpgid flags"; the name may have any character.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 7 || bytes.ContainsAny(fields[0], "ZX") {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(fields[6]), 10, 64)
+	return err == nil && flags&kernelThread == 0
 }
 
 func hasEntry(environ, entry []byte) bool {
