@@ -1,5 +1,6 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import { LIMIT } from './protocol.ts'
 
 /**
  * V8 sees that bodies are garbage, but not how near the handler is to its memory limit: it lets 64 MiB and more of them wait, which is
@@ -10,6 +11,8 @@ const EVERY_BYTES = 8 * 1024 * 1024
 const BUFFERS_SHARE_MAX = 0.4
 /** The time between such looks is at least so many times what the last one took. */
 const ALL_PAUSE_FACTOR = 4
+const UNSENT_BYTES_MIN = 4 * 1024 * 1024
+const UNSENT_SHARE_MAX = 1 / 8
 
 interface Kind {
   readonly type: 'minor' | 'major'
@@ -37,6 +40,19 @@ export function tookBytes(bytes: number): void {
   collect({ type: 'major', execution: 'sync' })
   const endMs = performance.now()
   nextAllMs = endMs + ALL_PAUSE_FACTOR * (endMs - startMs)
+}
+
+/**
+ * A call may not have so many bytes waiting for a slow caller.
+ *
+ * @param piled - in several pieces; one alone was in memory before
+ */
+export function exceedsUnsent(bytes: number, piled: boolean): boolean {
+  if (bytes > LIMIT.unsentBytes) return true
+  // Asking for the memory limit reads a file.
+  if (!piled || bytes <= UNSENT_BYTES_MIN) return false
+  const limit = process.constrainedMemory() || Number.POSITIVE_INFINITY
+  return bytes > Math.max(UNSENT_BYTES_MIN, limit * UNSENT_SHARE_MAX)
 }
 
 /** Notes that calls in flight hold so many bytes more, or less. */

@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { holdBytes } from './body-memory.ts'
+import { exceedsUnsent, holdBytes, tookBytes } from './body-memory.ts'
 import { cut, describe, END, KIND, LIMIT, ProtocolError, TYPE } from './protocol.ts'
 import type { FrameWriter } from './writer.ts'
 
@@ -217,13 +217,15 @@ export class Call {
       if (taken !== undefined) setImmediate(taken)
       return
     }
+    tookBytes(bytes.length)
     this.#waitingBytes += bytes.length
-    ;(this.#waiting ??= []).push({ bytes, from: 0, taken })
+    const waiting = (this.#waiting ??= [])
+    waiting.push({ bytes, from: 0, taken })
     this.#pump()
-    if (this.#waitingBytes > LIMIT.unsentBytes) {
+    if (exceedsUnsent(this.#waitingBytes, waiting.length > 1)) {
       this.fail(
         KIND.LIMIT,
-        `the function wrote ${LIMIT.unsentBytes} bytes more than its caller has read; wait for 'drain' or use pipe()`,
+        `the function wrote ${this.#waitingBytes} bytes more than its caller has read; wait for 'drain' or use pipe()`,
       )
     }
   }

@@ -6,6 +6,7 @@ import { isUnused, LazyWritable } from './lazy-streams.ts'
 
 type HeaderValue = string | readonly string[]
 type HeaderInput = string | number | string[]
+type Done = (error?: Error | null) => void
 
 const TEXT = 'text/plain; charset=utf-8'
 const HTML = 'text/html; charset=utf-8'
@@ -165,6 +166,21 @@ export class ClassicResponse extends LazyWritable {
 
   flushHeaders(): void {
     if (!this.headersSent) this.#call.start(this.statusCode, this.#head(''))
+  }
+
+  /**
+   * Once nobody waits any more, what is written is dropped at once: a function that goes on all the same would fill its handler's memory
+   * with copies of it. Writing after the end stays the error that it is in every stream.
+   */
+  override write(chunk: unknown, encoding?: BufferEncoding | Done, done?: Done): boolean {
+    const after = typeof encoding === 'function' ? encoding : done
+    if (this.#call.wanted || this.writableEnded) {
+      if (typeof encoding === 'string') return super.write(chunk, encoding, after)
+      return super.write(chunk, after)
+    }
+    // Not at once: a function that waits for it must not turn for ever.
+    if (after !== undefined) setImmediate(after, new Error('the call has ended'))
+    return false
   }
 
   override end(chunk?: unknown, encoding?: unknown, done?: unknown): this {

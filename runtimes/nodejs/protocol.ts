@@ -42,7 +42,7 @@ export const LIMIT = {
   frameBodyBytes: 1_048_576,
   /** A request body that is read as a whole; the agent's own limit is lower. */
   bodyBytes: 67_108_864,
-  /** What a function may write ahead of a slow caller, paying no heed to backpressure, before its call is ended. */
+  /** What a function may write ahead of a slow caller, paying no heed to backpressure, before its call is ended. Less in a small handler: see `exceedsUnsent`. */
   unsentBytes: 67_108_864,
 } as const
 

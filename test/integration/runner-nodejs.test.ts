@@ -209,6 +209,36 @@ module.exports = (req, res) => {
     // Its read buffer, a body or two, and 8 MiB that are looked at together; it was 64 MiB and more.
     assert.ok(most < 24 * 1_048_576, `${most} bytes of buffers at most`)
   })
+
+  it('what a function writes after the end of its call takes none', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'nodejs',
+      fn: {
+        'index.js': `let grown = 0
+let told
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+module.exports = async (req, res) => {
+  if (req.method === 'GET') return void res.json({ grown, told: String(told) })
+  res.write('x')
+  await new Promise((resolve) => req.on('close', resolve))
+  told = await new Promise((resolve) => res.write('x', resolve))
+  const before = process.memoryUsage.rss()
+  for (let n = 0; n < 4000; n += 1) {
+    if (!res.write('x'.repeat(65536))) await turn()
+    grown = Math.max(grown, process.memoryUsage.rss() - before)
+  }
+}`,
+      },
+    })
+    const session = await scope.ready()
+    const call = session.begin()
+    await session.ping()
+    session.cancel(call)
+    assert.equal((await call.answer()).error?.kind, 3)
+    const { grown, told } = JSON.parse((await session.call({ method: 'GET' })).text)
+    assert.match(told, /^Error/)
+    assert.ok(grown < 8 * 1_048_576, `${grown} bytes more at most`)
+  })
 })
 
 const handler = (body: string): Files => ({
