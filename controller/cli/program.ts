@@ -77,7 +77,10 @@ export async function runCli(
     await program.parseAsync([...argv], { from: 'user' })
     return code
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.failed
+    if (error instanceof CommanderError) {
+      if (error.code === 'commander.unknownCommand') suggest(program, context.out)
+      return error.exitCode === 0 ? EXIT.done : EXIT.failed
+    }
     if (context.signal.aborted) return EXIT.interrupted
     const options = program.opts<ConnectionOptions & { debug?: boolean }>()
     explain(error, context.out, options.debug === true)
@@ -89,6 +92,16 @@ export async function runCli(
     }
     return EXIT.failed
   }
+}
+
+/** Commander looks among a command's siblings; who types `shoal deploy` means `shoal fn deploy`. */
+function suggest(program: Command, out: Output): void {
+  const [wanted = ''] = program.args
+  const groups = program.commands.filter(({ commands }) =>
+    commands.some((command) => command.name() === wanted),
+  )
+  if (groups.length === 0) return
+  out.note(`  hint: ${groups.map((each) => `shoal ${each.name()} ${wanted}`).join(', or ')}\n`)
 }
 
 /** One line with the code, one with what to do; with `--debug` also where it came from. */
