@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
+import { dockerScope } from '#test/docker.ts'
 import { eventually } from '#test/eventually.ts'
 import { grpcClient } from '#test/grpc-proxy-scope.ts'
+import { testImages } from '#test/images.ts'
 import { RawTcp } from '#test/raw-tcp.ts'
 import { ServedNode } from '#test/served-node.ts'
 
@@ -106,6 +108,28 @@ for (const [where, { way, calls, begun = calls }] of Object.entries(WAYS)) {
     assert.equal(lane.stats().calls.cancelled, PEERS * calls)
   })
 }
+
+test('HTTP callers that are cut off from the network while the function is silent: it is told', async () => {
+  await using node = await ServedNode.start({ host: '0.0.0.0', probeAfterMs: 1_000 })
+  const { lane } = await node.deploy('endless', ENDLESS, { timeoutMs: 600_000 })
+  await using scope = dockerScope()
+  const { docker, labels: Labels, run } = scope
+  const network = await docker.createNetwork({ Name: run, Labels })
+  const { IPAM } = await network.inspect()
+  const url = `http://${IPAM?.Config?.[0]?.['Gateway']}:${node.http.port}/endless/silent`
+  const caller = await docker.createContainer({
+    Image: testImages().docker?.nodejs?.run ?? '',
+    Entrypoint: ['node', '-e', `fetch('${url}')`],
+    Labels,
+    HostConfig: { NetworkMode: run },
+  })
+  await caller.start()
+  await eventually(() => lane.stats().calls.inFlight === 1)
+  // Nothing tells the node: no FIN, no RST.
+  await network.disconnect({ Container: caller.id, Force: true })
+  await eventually(() => lane.stats().calls.cancelled === 1, { timeoutMs: 30_000 })
+  assert.equal((await caller.inspect()).State.Running, true)
+})
 
 test('gRPC callers that vanish in the middle of a stream: the same', async () => {
   await using node = await ServedNode.start()

@@ -17,7 +17,7 @@ export default async () => new Response('alive')`,
 }
 
 test('a function whose handlers die one after the other: pauses that grow and differ, told in its health', async () => {
-  await using bed = await nodeBed('process')
+  await using bed = await nodeBed('docker')
   let drawn = 0
   const random = (): number => {
     drawn += 1

@@ -67,7 +67,7 @@ test('a function that is flooded with what it can answer at once does not slow a
 })
 
 test('one that has every place of the node in use, and hundreds waiting for more, does not', async () => {
-  await using node = await ServedNode.start(32)
+  await using node = await ServedNode.start({ callsMax: 32 })
   await node.deploy('quiet', QUIET, { concurrency: 64 })
   const slow = 'module.exports = (req, res) => setTimeout(() => res.send("slow"), 500)'
   const { lane } = await node.deploy('flooded', slow, { concurrency: 256, queue: 256 })
@@ -83,7 +83,7 @@ test('one that has every place of the node in use, and hundreds waiting for more
 })
 
 test('one that hangs on all places does not', async () => {
-  await using node = await ServedNode.start(32)
+  await using node = await ServedNode.start({ callsMax: 32 })
   await node.deploy('quiet', QUIET, { concurrency: 64 })
   const { lane } = await node.deploy('hangs', 'module.exports = () => {}', {
     concurrency: 256,

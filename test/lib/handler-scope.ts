@@ -44,6 +44,8 @@ export interface HandlerChanges {
   readonly timeouts?: HandlerOptions['timeouts']
   readonly env?: Readonly<Record<string, string>>
   readonly fn?: string
+  readonly concurrency?: number
+  readonly timeoutMs?: number
   /** Made of a spare of this pool when it has one that fits. */
   readonly pool?: SparePool
 }
@@ -159,7 +161,7 @@ class Scope {
   }
 
   record(runtime: Runtime, bundleFolder: string, changes: HandlerChanges = {}): HandlerRecord {
-    const { limits = {}, env = {}, fn = 'echo' } = changes
+    const { limits = {}, env = {}, fn = 'echo', concurrency = 8, timeoutMs = 10_000 } = changes
     return {
       id: newHandlerId(),
       fn,
@@ -171,8 +173,8 @@ class Scope {
       network: 'none',
       specDigest: 'sha256:spec',
       env: { ...env },
-      concurrency: 8,
-      timeoutMs: 10_000,
+      concurrency,
+      timeoutMs,
     }
   }
 

@@ -46,6 +46,8 @@ export interface HttpProxyOptions {
   readonly requestTimeoutMs?: number
   /** An idle connection is kept this long, default 75,000. */
   readonly idleTimeoutMs?: number
+  /** A peer that has been silent for so long is asked whether it is there, default 30,000; without an answer it has gone 10 s later. */
+  readonly probeAfterMs?: number
 }
 
 /** HTTP/1.1 in front of the functions: `/<function>[/rest][?query]`, any method, any body. */
@@ -84,7 +86,13 @@ export class HttpProxy implements ConnectionHost {
     this.#connectionsMax = options.connectionsMax ?? connectionLimit(16_384, 0.75)
     this.#context = { invoker, bodyBytesMax, log, budget, cutOffs: new CutOffLog(log) }
     this.#sweepMs = Math.min(1_000, Math.ceil(Math.min(...Object.values(this.times)) / 4))
-    this.#server = createServer({ noDelay: true, allowHalfOpen: true })
+    this.#server = createServer({
+      noDelay: true,
+      allowHalfOpen: true,
+      // Else a caller whose network went away in mid-call keeps its function at work until the deadline.
+      keepAlive: true,
+      keepAliveInitialDelay: options.probeAfterMs ?? 30_000,
+    })
     this.#server.on('connection', (socket) => this.#connect(socket))
   }
 
