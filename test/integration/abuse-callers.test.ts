@@ -17,6 +17,10 @@ module.exports = async (req, res) => {
   const gone = new Promise((resolve) => res.once('close', resolve))
   void gone.then(() => (told.ended += 1))
   if (req.path === '/silent') return gone
+  if (req.path === '/once') {
+    res.write('beat\\n')
+    return gone
+  }
   const beat = setInterval(() => res.write('beat\\n'), 20)
   await gone
   clearInterval(beat)
@@ -48,6 +52,13 @@ const WAYS: Readonly<Record<string, Begun>> = {
   'in the answer': {
     way: (raw) => {
       raw.write(head('', 'Content-Length: 1\r\n') + 'x')
+      return raw.until(/beat/, 20_000)
+    },
+    calls: 1,
+  },
+  'in an answer that has fallen silent': {
+    way: (raw) => {
+      raw.write(head('/once', 'Content-Length: 1\r\n') + 'x')
       return raw.until(/beat/, 20_000)
     },
     calls: 1,

@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually } from '#test/eventually.ts'
 import { grpcClient } from '#test/grpc-proxy-scope.ts'
+import { RawTcp } from '#test/raw-tcp.ts'
 import { ServedNode } from '#test/served-node.ts'
 
 const MIB = 1024 * 1024
@@ -90,6 +91,28 @@ test('server-sent events and chunks leave the node one by one, as the function w
   }
   assert.equal(chunks.join(''), text)
   assert.ok(at.length >= 4 && (at.at(-1) ?? 0) - (at[0] ?? 0) > 300)
+})
+
+test('HTTP: a reader that has ended its own side gets a stream with pauses to its end', async () => {
+  const { node } = await served()
+  await using _ = node
+  using half = await RawTcp.connect(node.http.port)
+  half.socket.allowHalfOpen = true
+  half.socket.end('GET /flow/events HTTP/1.1\r\nHost: x\r\n\r\n')
+  const answer = await half.rest(10_000)
+  const [head = '', ...rest] = answer.split('\r\n\r\n')
+  assert.match(head, /^HTTP\/1\.1 200 OK\r\n/)
+  let text = ''
+  let left = rest.join('\r\n\r\n')
+  for (let bytes = 1; bytes > 0;) {
+    const size = /^[0-9a-f]{1,15}\r\n/.exec(left)?.[0] ?? assert.fail(answer)
+    bytes = Number.parseInt(size, 16)
+    text += left.slice(size.length, size.length + bytes)
+    left = left.slice(size.length + bytes + 2)
+  }
+  assert.equal(left, '')
+  assert.equal(text, 'data: 0\n\ndata: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\n')
+  assert.match(answer, /\r\n0+9\r\n/, 'it was asked whether it is there')
 })
 
 test('HTTP: a reader that stops makes the function stop, in bounded memory, and gets every byte in the end', async () => {

@@ -33,10 +33,11 @@ export class Outlet {
   }
 
   /**
-   * Sends one more byte of what every answer begins with: the only way to learn from TCP whether a peer that has ended
-   * its side still listens. False when there is none left to send.
+   * Sends one more byte of what every answer, or every chunk of one, may begin with: the only way to learn from TCP whether a
+   * peer that has ended its side still listens. False when there is none left to send.
    */
   sendAhead(): boolean {
+    if (this.#stream !== undefined) return this.#stream.sendAhead()
     if (this.#ahead === ANSWER_START.length) return false
     this.#socket.write(ANSWER_START.charAt(this.#ahead), 'latin1')
     this.#ahead += 1
@@ -117,6 +118,8 @@ export class Outlet {
 
 const CHUNKED_LINE = 'transfer-encoding: chunked\r\n'
 const CLOSE_LINES = 'Connection: close\r\n\r\n'
+/** With the digits of the largest chunk's size less than 16, which every parser takes. */
+const ZEROS_MAX = 8
 
 /** A function's answer on its way to the socket, at the pace of the peer. */
 class AnswerStream {
@@ -124,6 +127,8 @@ class AnswerStream {
   readonly #body: Readable
   readonly #chunked: boolean
   readonly #ended: (whole: boolean) => void
+  /** Sent ahead of the next chunk's size. */
+  #zeros = 0
   #over = false
 
   constructor(socket: Socket, body: Readable, chunked: boolean, ended: (whole: boolean) => void) {
@@ -144,6 +149,14 @@ class AnswerStream {
     this.#body.resume()
   }
 
+  /** A chunk's size may have leading zeros (RFC 9112 section 7.1). */
+  sendAhead(): boolean {
+    if (!this.#chunked || this.#zeros === ZEROS_MAX) return false
+    this.#zeros += 1
+    this.#socket.write('0', 'latin1')
+    return true
+  }
+
   close(): void {
     this.#over = true
     this.#body.destroy()
@@ -152,6 +165,7 @@ class AnswerStream {
   readonly #onData = (chunk: Buffer): void => {
     if (this.#over || chunk.length === 0) return
     const socket = this.#socket
+    this.#zeros = 0
     if (this.#chunked) {
       socket.cork()
       socket.write(`${chunk.length.toString(16)}\r\n`, 'latin1')

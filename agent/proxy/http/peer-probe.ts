@@ -6,7 +6,8 @@ const FIRST_MS = 50
 /**
  * Finds out whether a peer that has ended its side still waits for its answer: a program that has closed its socket and one
  * that only sends no more look the same, until something is sent to them. So the answer's first bytes, the same in every
- * answer, are sent one by one ahead of it: to a closed socket the second of them fails, and the connection ends.
+ * answer, are sent one by one ahead of it, and while a streamed answer is silent zeros ahead of its next chunk's size: to a
+ * closed socket the second of them fails, and the connection ends.
  */
 export class PeerProbe {
   readonly #outlet: Outlet
@@ -26,8 +27,7 @@ export class PeerProbe {
 
   #next(ms: number): void {
     this.#timer = setTimeout(() => {
-      // An answer that is being streamed finds out by itself.
-      if (!this.#outlet.streaming && this.#outlet.sendAhead()) this.#next(ms * 2)
+      if (this.#outlet.sendAhead()) this.#next(ms * 2)
     }, ms)
   }
 }
