@@ -41,6 +41,13 @@ export class BodyBudget {
     return true
   }
 
+  /** For what is there already, ahead of those that wait: false, and nothing is taken, when there are not so many left. */
+  takeAhead(bytes: number): boolean {
+    if (this.#bytes + bytes > this.bytesMax) return false
+    this.#bytes += bytes
+    return true
+  }
+
   /** For what is there already: takes more than there are, if need be. */
   force(bytes: number): void {
     this.#bytes += bytes

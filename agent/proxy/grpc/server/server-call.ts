@@ -96,7 +96,10 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   answer(frame: Buffer): void {
     if (this.isOver) return
     this.#giveBack()
-    if (!this.#hold(frame.length)) return
+    if (frame.length > HELD_BYTES_MIN) {
+      if (!this.#host.budget.takeAhead(frame.length)) return this.fail(MESSAGES.unsent)
+      this.#heldBytes += frame.length
+    }
     this.#end()
     this.#stream.answer(frame)
   }
@@ -186,8 +189,11 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     const behind: { readonly bytes: Buffer; readonly compressed: boolean }[] = []
     this.#behind = behind
     this.#stream.pause()
-    const { inflater, messageBytesMax } = this.#host
+    const { inflater, messageBytesMax, budget } = this.#host
+    // It may wait for its turn longer than its call lasts.
+    budget.force(bytes.length)
     inflater.inflate(this.head.encoding, bytes, messageBytesMax, (result) => {
+      budget.give(bytes.length)
       this.#behind = undefined
       if (this.isOver) return
       if (!Buffer.isBuffer(result)) return this.fail(result)
@@ -273,8 +279,13 @@ const MESSAGES = {
   cut: { code: STATUS.internal, message: 'the request ends within a message' },
   full: {
     code: STATUS.resourceExhausted,
-    message: 'this node holds as many bytes of requests and answers as it may',
+    message: 'this node holds as many bytes of requests as it may',
     trailers: ['shoal-retry', 'true', ...pushback(1_000)],
+  },
+  // The function has run: nobody should try again without a thought.
+  unsent: {
+    code: STATUS.resourceExhausted,
+    message: 'the function has answered, but this node holds as many bytes of answers as it may',
   },
 } as const satisfies Record<string, Status>
 
