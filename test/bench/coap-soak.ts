@@ -35,6 +35,8 @@ const peers = Number(values.peers)
 const rssMiBMax = Number(values['rss-mib-max'])
 const OUTSTANDING = 64
 const LOST_MS = 2_000
+/** As often as RFC 7252 sends a message again (MAX_RETRANSMIT). */
+const RESENDS_MAX = 4
 const TWICE_EVERY = 20
 const REPORT_EVERY_MS = 5_000
 const MIB = 1024 * 1024
@@ -45,6 +47,7 @@ interface Place {
   peer: number
   messageId: number
   sentMs: number
+  resends: number
 }
 
 class Soak {
@@ -82,7 +85,7 @@ class Soak {
         options: [{ name: 'Uri-Path', value: Buffer.from('echo') }],
         payload: Buffer.alloc(100, 'x'),
       })
-      const place = { datagram, peer: 0, messageId: 0, sentMs: 0 }
+      const place = { datagram, peer: 0, messageId: 0, sentMs: 0, resends: 0 }
       this.#places.push(place)
       this.#next(place)
     }
@@ -92,7 +95,14 @@ class Soak {
     const before = performance.now() - LOST_MS
     for (const place of this.#places) {
       if (place.peer < 0 || place.sentMs > before) continue
+      if (place.resends === RESENDS_MAX) {
+        const what = `message ${place.messageId} of peer ${place.peer}`
+        return this.finished.reject(
+          new Error(`${what} was not answered, sent ${RESENDS_MAX + 1} times`),
+        )
+      }
       this.lost++
+      place.resends++
       this.#sockets[place.peer]?.send(place.datagram)
       place.sentMs = performance.now()
     }
@@ -118,6 +128,7 @@ class Soak {
     datagram[2] = datagram[5] = messageId >> 8
     datagram[3] = datagram[6] = messageId & 0xff
     place.sentMs = performance.now()
+    place.resends = 0
     this.#sockets[peer]?.send(datagram)
     if (number % TWICE_EVERY > 0) return
     this.twice++

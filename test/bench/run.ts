@@ -4,7 +4,8 @@
  *
  *     npm run bench [-- --only calls,starts] [--rounds 3] [--seconds 3] [--against <git ref>]
  *
- * With `--only` or `--against` nothing is written: the results go to stdout as JSON.
+ * With `--only` or `--against` nothing is written: the results go to stdout as JSON. Another commit takes part in the suites that call
+ * whole products: calls, isolation and deploys, and with `--against` only these run.
  */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus, loadavg, totalmem } from 'node:os'
@@ -31,6 +32,8 @@ const SUITES: Readonly<Record<string, Suite>> = {
   overload,
   cost,
 }
+/** Those in which another commit takes part. */
+const COMPARING: readonly string[] = ['calls', 'isolation', 'deploys']
 const RESULTS = join(import.meta.dirname, 'results/bench.json')
 
 const { values } = parseArgs({
@@ -41,12 +44,12 @@ const { values } = parseArgs({
     against: { type: 'string' },
   },
 })
-const names = values.only?.split(',') ?? Object.keys(SUITES)
-const unknown = names.filter((name) => SUITES[name] === undefined)
+const choice = values.against === undefined ? Object.keys(SUITES) : COMPARING
+const names = values.only?.split(',') ?? choice
+const unknown = names.filter((name) => !choice.includes(name))
 if (unknown.length > 0) {
-  throw new Error(
-    `no such suite: ${unknown.join(', ')}; there are ${Object.keys(SUITES).join(', ')}`,
-  )
+  const where = values.against === undefined ? '' : ' with --against'
+  throw new Error(`no such suite${where}: ${unknown.join(', ')}; there are ${choice.join(', ')}`)
 }
 
 using against = values.against === undefined ? undefined : checkOut(values.against)
@@ -56,13 +59,15 @@ const plan: Plan = {
   against,
   say: (text) => process.stderr.write(`${text}\n`),
 }
+const startedAtMs = performance.now()
 const machine = machineFacts()
 const questions: Question[] = []
 for (const name of names) {
   plan.say(`-- ${name}`)
   questions.push(...((await SUITES[name]?.(plan)) ?? []))
 }
-const results: Results = { command: 'npm run bench', machine, questions }
+const minutes = Math.round((performance.now() - startedAtMs) / 60_000)
+const results: Results = { command: 'npm run bench', machine: { ...machine, minutes }, questions }
 const json = `${JSON.stringify(results, undefined, 2)}\n`
 if (values.only === undefined && against === undefined) {
   await mkdir(dirname(RESULTS), { recursive: true })

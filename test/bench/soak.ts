@@ -24,7 +24,7 @@ import { Tally } from './soak/tally.ts'
  * a release and a rollout in the catalogue, which is its history and is kept.
  */
 const BOUNDS: Readonly<Record<string, Bound>> = {
-  'agent MiB': { perHour: 10, inRun: 5 },
+  'agent MiB': { perHour: 5, inRun: 4 },
   'controller MiB': { perHour: 10, inRun: 5 },
   'nats MiB': { perHour: 5, inRun: 3 },
   'agent descriptors': { perHour: 5, inRun: 3 },

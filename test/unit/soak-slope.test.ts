@@ -13,6 +13,10 @@ function hour(perHour: number, noise: readonly number[] = [0]) {
   }))
 }
 
+/** Four minutes apart. */
+const day = (perHour: number) =>
+  hour(24 * perHour).map(({ atMs, value }) => ({ atMs: 24 * atMs, value }))
+
 describe('the trend of a soak', () => {
   it('is the slope an hour, whatever the noise', () => {
     assert.equal(trend(hour(12), BOUND).perHour, 12)
@@ -30,6 +34,8 @@ describe('the trend of a soak', () => {
       points: hour(11).filter(({ atMs }) => atMs <= 20 * MINUTE_MS),
       rises: false,
     },
+    { name: 'in a day a tenth of the bound is too much', points: day(1.2), rises: true },
+    { name: 'in a day less than that is not', points: day(0.8), rises: false },
     { name: 'two points have none', points: hour(1_000).slice(0, 2), rises: false },
   ]
   for (const { name, points, rises } of rows) {

@@ -2,6 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { chart, count } from './chart.ts'
 import type { Question, Results, Row } from './model.ts'
+import { verdicts } from './targets.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
 const BEGIN = '<!-- bench:begin -->'
@@ -23,13 +24,26 @@ export async function render(results: Results): Promise<void> {
 }
 
 /** Pure: the results as Markdown. */
-export function tables({ command, machine, questions }: Results): string {
-  const { cores, memoryGiB, node, rounds, secondsPerRound, date, load } = machine
+export function tables(results: Results): string {
+  const { command, machine, questions } = results
+  const { cores, memoryGiB, node, rounds, secondsPerRound, date, load, minutes } = machine
   return [
-    `\`${command}\` on ${date}: ${cores} cores shared with the load generators, ${memoryGiB} GiB, Node ${node}, load average ${load} at the start; medians (least`,
+    `\`${command}\` on ${date}, ${minutes} minutes: ${cores} cores shared with the load generators, ${memoryGiB} GiB, Node ${node}, load average ${load} at the start; medians (least`,
     `to most) of ${rounds} alternating rounds of ${secondsPerRound} s. Read the ratios: \`x\` is the ratio to the bare server in the same rounds.`,
+    '',
+    ...targetTable(results),
     ...questions.flatMap((question) => ['', ...table(question)]),
   ].join('\n')
+}
+
+function targetTable(results: Results): string[] {
+  return [
+    line(['Target', 'wanted', 'in this run', '']),
+    line(['---', '---', '---', '---']),
+    ...verdicts(results).map(({ what, wanted, measured, met }) =>
+      line([what, wanted, measured, met ? 'met' : '**not met**']),
+    ),
+  ]
 }
 
 function table({ id, title, unit, better, rows }: Question): string[] {

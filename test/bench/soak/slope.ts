@@ -6,6 +6,7 @@ export interface Point {
 
 /** How much a measure may rise. Both must be exceeded: noise of a short run gives steep slopes, and small ones. */
 export interface Bound {
+  /** In a run of up to an hour. The longer one is, the less of its slope is noise: in ten hours or more a tenth of it. */
   readonly perHour: number
   /** What the fitted line must rise from the warm-up's end to the run's. */
   readonly inRun: number
@@ -33,6 +34,7 @@ export function trend(points: readonly Point[], bound: Bound): Trend {
   const values = points.map(({ value }) => value)
   const { slope, error, hours } = fit(points)
   const inRun = slope * hours
+  const perHourMax = bound.perHour / Math.min(10, Math.max(1, hours))
   return {
     first: values[0] ?? Number.NaN,
     last: values.at(-1) ?? Number.NaN,
@@ -40,7 +42,7 @@ export function trend(points: readonly Point[], bound: Bound): Trend {
     perHour: rounded(slope),
     error: rounded(error),
     inRun: rounded(inRun),
-    rises: slope - 2 * error > bound.perHour && inRun > bound.inRun,
+    rises: slope - 2 * error > perHourMax && inRun > bound.inRun,
   }
 }
 

@@ -15,10 +15,18 @@ const Output = Type.Object({
     idleAgain: Memory,
     idleCpuPercent: Type.Number(),
   }),
+  limited: Type.Object({
+    survived: Type.Boolean(),
+    group: Type.Object({
+      limitMiB: Type.Number(),
+      peakMiB: Type.Number(),
+      oomKills: Type.Number(),
+    }),
+  }),
 })
 const ARGS = [
   '--only',
-  'start,memory',
+  'start,memory,limit',
   '--rounds',
   '3',
   '--load-seconds',
@@ -29,7 +37,7 @@ const ARGS = [
 
 /** What an agent with 20 functions costs: its start on what is on the disk, its memory, its processor time when idle. */
 export async function cost(): Promise<Question[]> {
-  const { startMs, memory } = Value.Parse(Output, await runScript('cost.ts', ARGS))
+  const { startMs, memory, limited } = Value.Parse(Output, await runScript('cost.ts', ARGS))
   const starts = Object.entries(startMs).flatMap(([from, { open, firstAnswer }]): Row[] => [
     { group: from, name: 'ports open', ...open },
     { group: from, name: 'first answer', ...firstAnswer },
@@ -38,6 +46,9 @@ export async function cost(): Promise<Question[]> {
     single('resident memory, 20 functions', name, memory[when].rssMiB),
   )
   const idle = single('of one core, full health reporting', 'idle', memory.idleCpuPercent)
+  const { survived, group } = limited
+  const peak = single(`limit of ${group.limitMiB} MiB`, 'most at once', group.peakMiB)
+  const errors = survived ? 0 : group.oomKills || 1
   return [
     {
       id: 'agent-start',
@@ -53,6 +64,13 @@ export async function cost(): Promise<Question[]> {
       unit: '%',
       better: 'less',
       rows: [idle],
+    },
+    {
+      id: 'agent-limited',
+      title: 'Agent with little memory, under every kind of load',
+      unit: 'MiB, page cache included',
+      better: 'less',
+      rows: [{ ...peak, errors }],
     },
   ]
 }
