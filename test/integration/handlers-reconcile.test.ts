@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { setImmediate } from 'node:timers/promises'
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
 import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { EngineKind } from '#shared/schemas/names.ts'
@@ -16,6 +16,7 @@ import {
   nodeBed,
   reported,
   startNode,
+  type NodeBed,
   type ReconcileNode,
 } from '#test/reconcile-scope.ts'
 
@@ -54,19 +55,25 @@ function deployTests(kind: EngineKind): void {
     await eventually(async () => (await readdir(join(bed.folder, 'bundles'))).length === 0)
   })
 
-  it('starts several functions at once', async () => {
-    await using bed = await nodeBed(kind)
-    await using node = await startNode(bed)
-    const names = ['a', 'b', 'c', 'd', 'e', 'f']
-    node.reconciler.setDesired(
-      await Promise.all(names.map((fn) => assignmentOf(node.source, fn, answering(fn)))),
-    )
-    for (const fn of names) {
-      await reported(node, fn, 'ready')
-      assert.equal(await call(node.router, fn), fn)
-    }
-    assert.equal(node.timings.length, names.length)
-  })
+  for (const { most, ...changes } of [{ most: 4 }, { most: 2, startsMax: 2 }]) {
+    it(`starts several functions at once, ${most} and no more`, async ({ signal }) => {
+      await using bed = await nodeBed(kind)
+      const { engine, starts } = gatheringEngine(bed, most)
+      await using node = await startNode(bed, { engine, ...changes })
+      const names = ['a', 'b', 'c', 'd', 'e', 'f']
+      const wanted: Assignment[] = []
+      for (const fn of names) wanted.push(await assignmentOf(node.source, fn, answering(fn)))
+      // None has to wait for its code.
+      for (const { artifact } of wanted) await node.bundles.ensure(artifact, signal)
+      node.reconciler.setDesired(wanted)
+      for (const fn of names) {
+        await reported(node, fn, 'ready')
+        assert.equal(await call(node.router, fn), fn)
+      }
+      assert.equal(node.timings.length, names.length)
+      assert.equal(starts.most, most)
+    })
+  }
 
   it('gives new queue settings to a function without a new handler', async () => {
     await using bed = await nodeBed(kind)
@@ -93,6 +100,24 @@ function deployTests(kind: EngineKind): void {
     assert.deepEqual([line.fn, line.release, line.level], ['talker', talker.release, 'info'])
     assert.match(line.handler, /^[a-z0-9]{12}$/)
   })
+}
+
+/** The real engine, except that its first starts wait for each other, and then a little for one too many. */
+function gatheringEngine(bed: NodeBed, expected: number) {
+  const engine = makeEngine(bed)
+  const start = engine.start.bind(engine)
+  const starts = { now: 0, most: 0 }
+  const gathered = Promise.withResolvers<void>()
+  engine.start = async (spec, signal) => {
+    starts.most = Math.max(starts.most, ++starts.now)
+    void sleep(starts.now < expected ? 2_000 : 300).then(gathered.resolve)
+    const started = gathered.promise.then(() => start(spec, signal))
+    // After 5 s the next one may begin, whatever has become of this one.
+    const counts = Promise.race([started, sleep(4_000)])
+    void counts.catch(() => {}).then(() => starts.now--)
+    return started
+  }
+  return { engine, starts }
 }
 
 function switchTests(kind: EngineKind): void {

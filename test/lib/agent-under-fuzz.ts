@@ -21,6 +21,8 @@ const DEFINED = [
   'FUNCTION_BAD_ANSWER',
   'FUNCTION_EXITED',
   'FUNCTION_SATURATED',
+  // A runner that says that it was not ready.
+  'FUNCTION_UNAVAILABLE',
   'CALLER_GONE',
 ] as const
 /** Below the calls' own time limit, which would end them as well. */
