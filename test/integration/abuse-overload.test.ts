@@ -37,7 +37,7 @@ test('three times what a function can serve: as much is answered as ever, in tim
     const round = {
       goodput: answered(all).length / answered(peak).length,
       refusedShare: refused(all).length / all.length,
-      refusedMs: percentile(tookMs(refused(all)), 0.5),
+      refusedMs: percentile(tookMs(refused(all)), 0.95),
       answeredMs: percentile(tookMs(answered(all)), 0.99),
       other: all.length - answered(all).length - refused(all).length,
     }
@@ -81,14 +81,14 @@ test('a refusal tells when to come back, by every protocol, within milliseconds'
   while (node.router.lane('busy')?.stats().calls.inFlight !== 1) {
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
-  const took: Record<string, number[]> = { http: [], coap: [], grpc: [] }
+  let took: Record<string, number[]> = {}
   const timed = async <T>(name: string, call: () => Promise<T>): Promise<T> => {
     const startedAtMs = performance.now()
     const answer = await call()
-    took[name]?.push(performance.now() - startedAtMs)
+    ;(took[name] ??= []).push(performance.now() - startedAtMs)
     return answer
   }
-  for (let round = 0; round < 20; round += 1) {
+  const refusedByEach = async (): Promise<void> => {
     const http = await timed('http', () => fetch(node.url('/busy')))
     assert.equal(http.status, 429)
     assert.ok(Number(http.headers.get('retry-after')) >= 1)
@@ -104,9 +104,18 @@ test('a refusal tells when to come back, by every protocol, within milliseconds'
     assert.ok(Number(trailer.get('retry-after-ms')[0]) > 0)
     assert.deepEqual(trailer.get('grpc-retry-pushback-ms'), trailer.get('retry-after-ms'))
   }
-  for (const [name, values] of Object.entries(took)) {
-    const best = percentile(values, 0.25)
-    assert.ok(best <= 5, `${name}: ${values.map((value) => value.toFixed(1)).join(' ')} ms`)
+  // One good round of a few: what else the machine does only ever costs.
+  for (let rounds = 1; ; rounds += 1) {
+    took = {}
+    for (let n = 0; n < 20; n += 1) await refusedByEach()
+    if (Object.values(took).every((ms) => percentile(ms, 0.9) <= 5)) break
+    const told = (ms: number[]): string => ms.map((value) => value.toFixed(1)).join(' ')
+    assert.ok(
+      rounds < 5,
+      Object.entries(took)
+        .map(([name, ms]) => `${name}: ${told(ms)}`)
+        .join('\n'),
+    )
   }
   leaving.abort()
   await occupying

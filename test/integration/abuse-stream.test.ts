@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually } from '#test/eventually.ts'
 import { grpcClient } from '#test/grpc-proxy-scope.ts'
+import { RawCoap, uriPath } from '#test/raw-coap.ts'
 import { RawTcp } from '#test/raw-tcp.ts'
 import { ServedNode } from '#test/served-node.ts'
 
@@ -26,8 +27,16 @@ module.exports = async (req, res) => {
     }
     return res.end()
   }
-  res.set('content-type', 'application/octet-stream')
   const room = () => new Promise((resolve) => { res.once('drain', resolve); res.once('close', resolve) })
+  if (req.path === '/large-events') {
+    res.set('content-type', 'text/event-stream')
+    for (let n = 0; n < 100_000 && !res.destroyed; n += 1) {
+      told.produced += 500
+      if (!res.write('data: ' + String(n).padStart(500, '-') + '\\n\\n')) await room()
+    }
+    return res.end()
+  }
+  res.set('content-type', 'application/octet-stream')
   for (let n = 0; n < 3_200 && !res.destroyed; n += 1) {
     told.produced += chunk.length
     if (!res.write(chunk)) await room()
@@ -146,4 +155,20 @@ test('gRPC: a reader that stops makes the function stop, and one that leaves end
   stream.cancel()
   await eventually(async () => (await told()).ended === 1)
   assert.ok((await told()).produced < ALL_BYTES)
+})
+
+test('CoAP: an observer that acknowledges nothing makes the function stop, and one that does not want it ends it', async () => {
+  const { node, told } = await served()
+  await using _ = node
+  await using client = await RawCoap.open(node.coap.port)
+  const observe = { name: 'Observe' as const, value: Buffer.alloc(0) }
+  const options = [observe, ...uriPath('flow'), ...uriPath('large-events')]
+  client.send({ confirmable: true, code: 'GET', token: Buffer.from('o'), options })
+  assert.equal((await client.receive()).code, '2.05')
+  const event = await client.receive()
+  const produced = await standstill(told)
+  assert.ok(produced < 4 * MIB, `${produced} bytes were produced for nobody`)
+  const { messageId } = event
+  client.send({ reset: true, code: '0.00', messageId, token: Buffer.alloc(0) })
+  await eventually(async () => (await told()).ended === 1)
 })

@@ -26,7 +26,7 @@ describe('answers that must be whole', () => {
     const budget = new BodyBudget(MIB)
     const most = { bytes: 0 }
     const bodies = Array.from({ length: 12 }, () => answer(budget, most))
-    const wholes = await Promise.all(bodies.map((body) => collectBody(body, MIB, budget)))
+    const wholes = await Promise.all(bodies.map(async (body) => collectBody(body, MIB, budget)))
     assert.ok(wholes.every(({ length }) => length === 8 * CHUNK.length))
     assert.ok(most.bytes > MIB / 2 && most.bytes <= 1.5 * MIB, `${most.bytes} bytes`)
     assert.equal(budget.bytes, 0)
