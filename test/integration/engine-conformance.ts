@@ -253,6 +253,26 @@ function endTests(makeBed: () => Promise<EngineBed>): void {
     await engine.stop(spec.id, 0, within())
   })
 
+  it('does not report the end of a handler that it stops, and so not of the next one with its id', async () => {
+    await using bed = await makeBed()
+    await using engine = bed.engine(bed.installation)
+    using watch = watching(engine)
+    // A second, for news of the first that comes late.
+    const script =
+      'echo up; while [ ! -e "${SHOAL_SOCKET}.end" ]; do sleep 0.02; done; sleep 1; exit 4'
+    const spec = await scriptSpec(bed, script)
+    for (let round = 0; round < 2; round++) {
+      await engine.start(spec, within())
+      await eventually(async () => (await engine.tail(spec.id, 100, within())).includes('up'))
+      if (round === 0) await engine.stop(spec.id, 0, within())
+    }
+    await writeFile(join(spec.folder, 's.end'), '')
+    const [exit] = await eventually(() => watch.exits.length > 0 && watch.exits)
+    assert.deepEqual(exit, { id: spec.id, exitCode: 4, oomKilled: false })
+    await engine.stop(spec.id, 0, within())
+    assert.equal(watch.exits.length, 1)
+  })
+
   it('keeps the last output, bounded, for a handler that has ended as well', async () => {
     await using bed = await makeBed()
     await using engine = bed.engine(bed.installation)

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { RUNTIMES, type EngineKind } from '#shared/schemas/names.ts'
 import { Fault } from '#shared/fault.ts'
+import { watching } from '#test/engine-bed.ts'
 import { eventually } from '#test/eventually.ts'
 import { echoing, handlerScope, stocked } from '#test/handler-scope.ts'
 
@@ -295,19 +296,30 @@ def fn(input):
     assert.deepEqual(await scope.engine.list(within()), [])
   })
 
-  it('is started as a container when the engine cannot change the limits of the spare', async () => {
-    await using scope = await handlerScope('process')
-    const pool = scope.pool()
-    const need = { wants: [await scope.want('nodejs')], memoryMiBMax: 1_000, calm: true }
-    await stocked(pool, need, 1)
-    const bundle = await scope.bundle(echoing('nodejs', 'hello '))
-    const handler = await scope.handler('nodejs', bundle, { pool, limits: { pids: 65 } })
-    const refused = new Fault('HANDLER_START', 'this runtime cannot change limits')
-    scope.engine.update = () => Promise.reject(refused)
-    await handler.start()
-    assert.ok(handler.timings.engineMs !== undefined)
-    assert.equal(await scope.call(handler, 'you'), 'hello you')
-    await handler.stop(within())
-    assert.deepEqual(scope.folders.read().ids, [])
-  })
+  for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
+    it(`is started anew, and at once, when the engine cannot change the limits of the spare, engine ${kind}`, async () => {
+      await using scope = await handlerScope(kind)
+      using watch = watching(scope.engine)
+      const pool = scope.pool()
+      const need = { wants: [await scope.want('nodejs')], memoryMiBMax: 1_000, calm: true }
+      await stocked(pool, need, 1)
+      const bundle = await scope.bundle(echoing('nodejs', 'hello '))
+      const handler = await scope.handler('nodejs', bundle, { pool, limits: { pids: 65 } })
+      const refused = new Fault('HANDLER_START', 'this runtime cannot change limits')
+      scope.engine.update = () => Promise.reject(refused)
+      await handler.start()
+      assert.equal(handler.state.kind, 'ready', JSON.stringify(handler.state))
+      assert.ok(handler.timings.engineMs !== undefined)
+      assert.equal(await scope.call(handler, 'you'), 'hello you')
+      // News comes in order: with this end, the spare's would have been told as well.
+      await scope.makeEngine().stop(handler.id, 0, within())
+      await eventually(() => watch.exits.length > 0)
+      assert.deepEqual(
+        watch.exits.map(({ id }) => id),
+        [handler.id],
+      )
+      await handler.stop(within())
+      assert.deepEqual(scope.folders.read().ids, [])
+    })
+  }
 })

@@ -251,7 +251,7 @@ export class DockerEngine implements Engine {
       const container = await this.#call('create', SLOW_MS, this.#closed.signal, (abortSignal) =>
         this.#docker.createContainer({ ...options, abortSignal }),
       )
-      for (const watch of this.#watches) watch.add(spec.id)
+      for (const watch of this.#watches) watch.add(spec.id, container.id)
       await this.#call('start', SLOW_MS, signal, (abortSignal) => container.start({ abortSignal }))
     } catch (error) {
       // Also when the caller gave up: the engine may have made the container all the same.

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type Docker from 'dockerode'
 import type { HandlerExit } from '../engine.ts'
-import { LABELS, containerName } from './container-options.ts'
+import { LABELS } from './container-options.ts'
 import { limited } from './docker-errors.ts'
 
 /** 128 + SIGKILL. */
@@ -19,11 +19,19 @@ export interface ExitWatchOptions {
   readonly onExit: (exit: HandlerExit) => void
   /** Once per loss, not per try. */
   readonly onLost: (error: Error) => void
+  /** How long the daemon may take to answer. Default 15,000. */
+  readonly callMs?: number
 }
 
 interface EngineEvent {
   readonly Action?: string
   readonly Actor?: { readonly ID?: string; readonly Attributes?: Readonly<Record<string, string>> }
+}
+
+interface Watched {
+  readonly containerId: string
+  /** False: it did not run when first listed, so only the stream can say that it ended since the watch began. */
+  readonly ran: boolean
 }
 
 /**
@@ -35,13 +43,14 @@ interface EngineEvent {
  *      +------------- wait 100 ms, doubling to 2 s  <-- onLost ---+
  * ```
  *
- * The stream is opened before the list is read, so that nothing falls between them.
+ * The stream is opened before the list is read, so that nothing falls between them. An end is news once, and only as long as
+ * the container is the one that is known by its handler's id: not after `delete`, and not when another has that id by then.
  */
 export class ExitWatch implements Disposable {
   readonly #options: ExitWatchOptions
   readonly #stopped = new AbortController()
-  /** Handler ids that ran when last seen. */
-  readonly #running = new Set<string>()
+  /** By handler id. */
+  readonly #watched = new Map<string, Watched>()
   /** Container ids that the engine reported as out of memory and not yet as ended. */
   readonly #oom = new Set<string>()
 
@@ -51,13 +60,13 @@ export class ExitWatch implements Disposable {
   }
 
   /** A handler that was started by this process: its end must be seen even if the daemon dies first. */
-  add(handlerId: string): void {
-    this.#running.add(handlerId)
+  add(handlerId: string, containerId: string): void {
+    this.#watched.set(handlerId, { containerId, ran: true })
   }
 
   /** A handler whose end is wanted: not reported any more. */
   delete(handlerId: string): void {
-    this.#running.delete(handlerId)
+    this.#watched.delete(handlerId)
   }
 
   [Symbol.dispose](): void {
@@ -69,8 +78,10 @@ export class ExitWatch implements Disposable {
     let backoffMs = BACKOFF_FIRST_MS
     let lost = false
     while (!signal.aborted) {
+      // Of this connection, also while it is not answered: each one left open would cost a descriptor here and in a daemon that hangs.
+      const over = new AbortController()
       try {
-        const stream = await this.#connect(signal)
+        const stream = await this.#connect(AbortSignal.any([signal, over.signal]))
         await this.#resync(signal)
         lost = false
         backoffMs = BACKOFF_FIRST_MS
@@ -80,6 +91,8 @@ export class ExitWatch implements Disposable {
         if (signal.aborted) return
         if (!lost) this.#options.onLost(error instanceof Error ? error : new Error(String(error)))
         lost = true
+      } finally {
+        over.abort()
       }
       await sleep(backoffMs, undefined, { signal }).catch(() => undefined)
       backoffMs = Math.min(backoffMs * 2, BACKOFF_LAST_MS)
@@ -95,7 +108,7 @@ export class ExitWatch implements Disposable {
     // The limit is for the answer's head only, so it must not be the signal that the stream keeps.
     return limited(
       () => this.#options.docker.getEvents({ filters, abortSignal: signal }),
-      CALL_MS,
+      this.#options.callMs ?? CALL_MS,
       signal,
     )
   }
@@ -103,20 +116,24 @@ export class ExitWatch implements Disposable {
   async #resync(signal: AbortSignal): Promise<void> {
     const { docker, installation } = this.#options
     const filters = { label: [`${LABELS.installation}=${installation}`] }
+    // Taken first, because the list says nothing about what is started or stopped while it is on its way.
+    const before = new Map(this.#watched)
     const found = await limited(
       (abortSignal) => docker.listContainers({ all: true, filters, abortSignal }),
-      CALL_MS,
+      this.#options.callMs ?? CALL_MS,
       signal,
     )
-    const before = new Set(this.#running)
-    for (const container of found) {
-      const id = container.Labels[LABELS.handler]
+    const lasting = new Set<string>()
+    for (const { Id: containerId, Labels: labels, State: state } of found) {
+      const id = labels[LABELS.handler]
       if (id === undefined) continue
-      const runs = container.State === 'running' || container.State === 'paused'
-      if (runs || container.State === 'created') before.delete(id)
-      if (runs) this.#running.add(id)
+      const ran = state === 'running' || state === 'paused'
+      if (ran || state === 'created') lasting.add(containerId)
+      if (!before.has(id) && !this.#watched.has(id)) this.#watched.set(id, { containerId, ran })
     }
-    for (const id of before) await this.#ended(id, undefined, signal)
+    for (const [id, { containerId, ran }] of before) {
+      if (ran && !lasting.has(containerId)) await this.#ended(id, containerId, undefined, signal)
+    }
   }
 
   async #follow(stream: NodeJS.ReadableStream, signal: AbortSignal): Promise<void> {
@@ -141,22 +158,27 @@ export class ExitWatch implements Disposable {
       return
     }
     const oom = this.#oom.delete(containerId)
+    const known = { exitCode: Number(attributes['exitCode'] ?? -1), oom }
     // Not waited for: one handler's end must not hold up the news of another's.
-    void this.#ended(id, { exitCode: Number(attributes['exitCode'] ?? -1), oom }, signal)
+    void this.#ended(id, containerId, known, signal)
   }
 
   /** Reports one end; asks the engine for what the event did not say. */
   async #ended(
     id: string,
+    containerId: string,
     known: { readonly exitCode: number; readonly oom: boolean } | undefined,
     signal: AbortSignal,
   ): Promise<void> {
-    this.#running.delete(id)
+    if (this.#watched.get(id)?.containerId !== containerId) return
     // The engine may tell of the kill before it has heard why: "oom" comes on another path of the kernel's.
     if (known?.exitCode === EXIT_KILLED && !known.oom) {
       await sleep(OOM_NEWS_MS, undefined, { signal }).catch(() => undefined)
     }
-    const state = await this.#state(id, signal)
+    const state = await this.#state(containerId, signal)
+    // Told already, or stopped in the meantime.
+    if (this.#watched.get(id)?.containerId !== containerId) return
+    this.#watched.delete(id)
     this.#options.onExit({
       id,
       exitCode: known?.exitCode ?? state?.ExitCode ?? -1,
@@ -164,12 +186,11 @@ export class ExitWatch implements Disposable {
     })
   }
 
-  async #state(id: string, signal: AbortSignal) {
+  async #state(containerId: string, signal: AbortSignal) {
     try {
       const { State } = await limited(
-        (abortSignal) =>
-          this.#options.docker.getContainer(containerName(id)).inspect({ abortSignal }),
-        CALL_MS,
+        (abortSignal) => this.#options.docker.getContainer(containerId).inspect({ abortSignal }),
+        this.#options.callMs ?? CALL_MS,
         signal,
       )
       return State
