@@ -118,6 +118,8 @@ func (e *execution) finish(status syscall.WaitStatus, cancelled bool) {
 		}
 		c.respond(code, head, e.held, true)
 	}
+	// Nothing, unless a cancel came too late to be seen above and kept the answer from ending.
+	c.fail(kindCancelled, "cancelled")
 }
 
 func startKind(err error) byte {

@@ -204,29 +204,59 @@ class RequestTest(unittest.TestCase):
         self.assertEqual(Headers({"a": "1"}).get("A"), "1")
 
 
+class SentLines:
+    """A writer that notes what it is given."""
+
+    congested = False
+
+    def __init__(self):
+        self.sent = []
+        self.append = self.sent.append
+
+    def __len__(self):
+        return 0
+
+    def flush(self):
+        pass
+
+    def clear(self):
+        """The agent has taken all."""
+        self.congested = False
+        self.on_clear()
+
+
+class OvertakenLogs(Logs):
+    """What a line waits for comes when that has been found missing, and before the line is kept."""
+
+    meanwhile = None
+
+    def _keep(self, data):
+        self.meanwhile()
+        super()._keep(data)
+
+
 class LogsTest(unittest.TestCase):
     def test_lines_that_cannot_be_sent_are_bounded_and_the_loss_is_told(self):
         logs = Logs()
         for at in range(p.LOG_LINES_MAX + 7):
             logs.line(0, p.INFO, str(at))
-        sent = []
+        writer = SentLines()
+        logs.attach(writer)
+        self.assertEqual(len(writer.sent), p.LOG_LINES_MAX + 1)
+        self.assertIn(b"[7 log lines dropped]", writer.sent[0])
+        self.assertTrue(writer.sent[1].endswith(b"7"))
 
-        class Writer:
-            congested = False
-            append = staticmethod(sent.append)
-
-            @staticmethod
-            def flush():
-                pass
-
-            @staticmethod
-            def __len__():
-                return 0
-
-        logs.attach(Writer())
-        self.assertEqual(len(sent), p.LOG_LINES_MAX + 1)
-        self.assertIn(b"[7 log lines dropped]", sent[0])
-        self.assertTrue(sent[1].endswith(b"7"))
+    def test_a_line_that_is_kept_just_as_it_could_be_sent_is_sent(self):
+        for why in ("there was no connection", "the agent took nothing"):
+            logs, writer = OvertakenLogs(), SentLines()
+            if why == "there was no connection":
+                logs.meanwhile = lambda logs=logs, writer=writer: logs.attach(writer)
+            else:
+                logs.attach(writer)
+                writer.congested = True
+                logs.meanwhile = writer.clear
+            logs.line(0, p.INFO, "kept")
+            self.assertEqual([line[-4:] for line in writer.sent], [b"kept"], why)
 
 
 class ParkingThreads(Threads):

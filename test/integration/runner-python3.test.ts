@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually } from '#test/eventually.ts'
+import type { RunnerSession } from '#test/runner-client.ts'
 import { checkAnswers, type Files } from '#test/runner-rows.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
 
@@ -161,5 +162,62 @@ describe('python3: when no more threads can be started', { timeout: 60_000 }, ()
     await session.ping()
     await eventually(() => calls.every(({ done }) => done))
     for (const call of calls) assert.equal((await call.answer()).body.length, 200_000)
+  })
+})
+
+/** Functions whose calls last until they are interrupted; cleaning up takes a moment. */
+const LETS_GO: Readonly<Record<string, Files>> = {
+  'a loop': py(
+    'import time\ndef fn(input):\n  try:\n    print("begun\\n", end="")\n    while True: time.sleep(0.01)\n  finally:\n    time.sleep(0.5)\n    print("let go\\n", end="")',
+  ),
+  'a body that nobody takes': py(
+    'import time\ndef handle(request):\n  try:\n    print("begun\\n", end="")\n    while True: yield "x" * 65536\n  finally:\n    time.sleep(0.5)\n    print("let go\\n", end="")',
+  ),
+  async: py(
+    'import asyncio\nasync def fn(input):\n  try:\n    print("begun\\n", end="")\n    await asyncio.sleep(60)\n  finally:\n    await asyncio.sleep(0.5)\n    print("let go\\n", end="")',
+  ),
+}
+
+/** Waits for so many lines; what calls that go on have logged leaves with the next answer, here that to a ping. */
+async function lines(session: RunnerSession, line: string, count: number): Promise<void> {
+  await eventually(async () => {
+    await session.ping()
+    return session.logs.filter(({ text }) => text === line).length === count
+  })
+}
+
+describe('python3: calls whose connection is lost', { timeout: 60_000 }, () => {
+  for (const [name, fn] of Object.entries(LETS_GO)) {
+    for (const cancelled of [false, true]) {
+      it(`are interrupted once: ${name}${cancelled ? ', cancelled before' : ''}`, async () => {
+        await using scope = await RunnerScope.start({ runtime: 'python3', fn })
+        const first = await scope.ready()
+        first.autoGrant = false
+        const calls = Array.from({ length: 3 }, () => first.begin())
+        await lines(first, 'begun', calls.length)
+        if (cancelled) for (const call of calls) first.cancel(call)
+        await first.ping()
+        first.socket.destroy()
+        const second = await scope.again()
+        await lines(second, 'let go', calls.length)
+      })
+    }
+  }
+
+  it('take no place from others, where they cannot be interrupted', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'python3',
+      fn: py(
+        'import time\ndef fn(input):\n  if input is None: return "ok"\n  print("hangs\\n", end="")\n  time.sleep(1000)',
+      ),
+    })
+    let session = await scope.ready({ concurrency: 2 })
+    for (let round = 0; round < 3; round += 1) {
+      const hanging = [session.begin({ body: 'hang' }), session.begin({ body: 'hang' })]
+      await lines(session, 'hangs', hanging.length)
+      session.socket.destroy()
+      session = await scope.again()
+      assert.equal((await session.call()).text, 'ok')
+    }
   })
 })

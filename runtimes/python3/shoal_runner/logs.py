@@ -38,6 +38,8 @@ class Logs:
         writer = self._writer
         if writer is None or writer.congested or self._kept:
             self._keep(data)
+            # What it waits for may have come before it was kept, and does not come again.
+            self.drain()
             return
         writer.append(data)
         if self.flush_soon is not None:
@@ -48,9 +50,9 @@ class Logs:
             writer.flush()
 
     def drain(self):
-        """Sends what was kept."""
+        """Sends what was kept, as far as the agent takes it."""
         writer = self._writer
-        if writer is None:
+        if writer is None or writer.congested:
             return
         with self._lock:
             if self._dropped:

@@ -216,9 +216,10 @@ class Runner:
             self._loop_wake.remove_reader(connection.sock)
         connection.sock.close()
         for call in list(connection.calls.values()):
-            call.lose()
-            if self._engine is not None:
+            if self._engine is not None and not call.cancelled:
+                # Before the call counts as ended: one that has ended is not interrupted.
                 self._engine.cancel(call)
+            call.lose()
         connection.calls.clear()
         if why is not None and self._welcomed:
             sys.__stderr__.write(f"shoal runner: connection closed: {why}\n")

@@ -2,8 +2,8 @@
 
 The thread that reads the connection (the leader) calls the function itself: no hand-over, which is what costs in Python. A
 monitor looks every 5 ms whether the leader is still in the call it was in the last time. Then the monitor takes the lead, the old
-leader finishes its call as a worker, and calls go to worker threads, at most one per call in flight. When calls have been
-quick for a while, the leader calls the function itself again.
+leader finishes its call as a worker, and calls go to worker threads, at most one per call in flight; one that is at a call of a
+lost connection does not count. When calls have been quick for a while, the leader calls the function itself again.
 
 Where no more threads can be started (the handler's limit of processes) calls wait for the workers that there are.
 """
@@ -60,6 +60,10 @@ class Threads:
         self._streak_needed = STREAK_MIN
         self._inline_since = 0.0
         self._workers = 0
+        # How many calls workers have or are to get: of the newest connection, and of lost ones, which may never come back.
+        self._connection = None
+        self._with_workers = 0
+        self._orphans = 0
         self._lock = threading.Lock()
         self._cancel_lock = threading.Lock()
         self._monitor_wake = threading.Event()
@@ -140,11 +144,12 @@ class Threads:
             return
         while pending:
             call = pending.popleft()
-            if self._workers < min(self._size, len(call.connection.calls)):
+            if self._needs_worker(call):
                 self._start_worker()
             if self._workers:
                 self._jobs.put(call)
             else:
+                self._leave_workers(call)
                 call.fail(p.KIND_LIMIT, "no thread could be started for the call")
                 call.connection.writer.flush()
 
@@ -155,6 +160,23 @@ class Threads:
         self._inline = False
 
     # --- working ---
+
+    def _needs_worker(self, call):
+        """Counts a call that workers are to get; True when there is none for it and there may be one more."""
+        with self._lock:
+            if call.connection is not self._connection:
+                self._connection = call.connection
+                self._orphans += self._with_workers
+                self._with_workers = 0
+            self._with_workers += 1
+            return self._workers < self._orphans + min(self._size, self._with_workers)
+
+    def _leave_workers(self, call):
+        with self._lock:
+            if call.connection is self._connection:
+                self._with_workers -= 1
+            else:
+                self._orphans -= 1
 
     def _start_worker(self):
         """Adds a worker when the system lets us."""
@@ -174,6 +196,7 @@ class Threads:
             except CallCancelled:
                 # Meant for a function that had just returned.
                 pass
+            self._leave_workers(call)
             self._streak = self._streak + 1 if time.perf_counter() - started < WORKER_CALL_S else 0
             call.connection.writer.flush()
 
