@@ -19,6 +19,7 @@ const KNOWN = `module.exports = (req, res) => setTimeout(() => res.send('ok'), $
 
 const answered = (records: readonly CallRecord[]) => records.filter(({ status }) => status === 200)
 const refused = (records: readonly CallRecord[]) => records.filter(({ status }) => status === 429)
+const listed = (ms: readonly number[]) => ms.map((value) => value.toFixed(1)).join(' ')
 const tookMs = (records: readonly CallRecord[]) => records.map((record) => record.tookMs)
 
 test('three times what a function can serve: as much is answered as ever, in time, and the rest is refused at once', async () => {
@@ -109,11 +110,10 @@ test('a refusal tells when to come back, by every protocol, within milliseconds'
     took = {}
     for (let n = 0; n < 20; n += 1) await refusedByEach()
     if (Object.values(took).every((ms) => percentile(ms, 0.9) <= 5)) break
-    const told = (ms: number[]): string => ms.map((value) => value.toFixed(1)).join(' ')
     assert.ok(
       rounds < 5,
       Object.entries(took)
-        .map(([name, ms]) => `${name}: ${told(ms)}`)
+        .map(([name, ms]) => `${name}: ${listed(ms)}`)
         .join('\n'),
     )
   }
