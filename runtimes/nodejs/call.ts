@@ -222,12 +222,16 @@ export class Call {
     const waiting = (this.#waiting ??= [])
     waiting.push({ bytes, from: 0, taken })
     this.#pump()
-    if (exceedsUnsent(this.#waitingBytes, waiting.length > 1)) {
-      this.fail(
-        KIND.LIMIT,
-        `the function wrote ${this.#waitingBytes} bytes more than its caller has read; wait for 'drain' or use pipe()`,
-      )
-    }
+    this.checkUnsent(this.#waitingBytes, waiting.length > 1)
+  }
+
+  /** Ends the call when more waits for its caller than may. */
+  checkUnsent(bytes: number, piled: boolean): void {
+    if (!exceedsUnsent(bytes, piled)) return
+    this.fail(
+      KIND.LIMIT,
+      `the function wrote ${bytes} bytes more than its caller has read; wait for 'drain' or use pipe()`,
+    )
   }
 
   finish(): void {

@@ -175,8 +175,13 @@ export class ClassicResponse extends LazyWritable {
   override write(chunk: unknown, encoding?: BufferEncoding | Done, done?: Done): boolean {
     const after = typeof encoding === 'function' ? encoding : done
     if (this.#call.wanted || this.writableEnded) {
-      if (typeof encoding === 'string') return super.write(chunk, encoding, after)
-      return super.write(chunk, after)
+      const piled = this.writableLength > 0
+      const goOn =
+        typeof encoding === 'string'
+          ? super.write(chunk, encoding, after)
+          : super.write(chunk, after)
+      if (!goOn) this.#call.checkUnsent(this.writableLength, piled)
+      return goOn
     }
     // Not at once: a function that waits for it must not turn for ever.
     if (after !== undefined) setImmediate(after, new Error('the call has ended'))

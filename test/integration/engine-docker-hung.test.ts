@@ -57,6 +57,22 @@ describe('the watch for ends, when the daemon half hangs', () => {
     assert.deepEqual(watch.exits, [EXIT])
   })
 
+  it('reports the end of one that nobody here has started, once', async () => {
+    await using folder = await tempFolder()
+    await using daemon = await hungEngine(folder.join('d.sock'), 'list')
+    using watch = watching(daemon.path, 10_000)
+    await eventually(() => daemon.asked.list === 1)
+    daemon.answer([])
+    await eventually(() => {
+      daemon.tellDie('container1', ENDED)
+      return watch.exits.length > 0
+    })
+    daemon.tellDie('container1', ENDED)
+    daemon.tellDie('container2', { ...ENDED, 'shoal.handler': 'handler2' })
+    await eventually(() => watch.exits.some(({ id }) => id === 'handler2'))
+    assert.equal(watch.exits.length, 2)
+  })
+
   it('reports no end of what was stopped while the list was on its way', async () => {
     await using folder = await tempFolder()
     await using daemon = await hungEngine(folder.join('d.sock'), 'list')

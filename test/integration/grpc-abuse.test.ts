@@ -93,14 +93,14 @@ test('a peer that reads nothing is read no further: what is to be answered stays
 test('answers that nobody takes: so many bytes are held and no more, and each only for a while', async () => {
   await using scope = await grpcProxyScope({
     bodyBytesMax: 8 * 1024 * 1024,
-    server: { stalledMs: 1_500, budget: new BodyBudget(64 * 1024 * 1024) },
+    server: { stalledMs: 1_500, budget: new BodyBudget(60 * 1024 * 1024) },
   })
   const { port } = scope.proxy
   using deaf = await RawH2.greet(port, setting(4, 0))
   const large = grpcFrame(invokeMessage('bytes', '', `bytes=${8 * 1024 * 1024}`))
   const ids = Array.from({ length: 12 }, (_, n) => n * 2 + 1)
   deaf.send(...ids.flatMap((id) => request(id, large)))
-  // 64 MiB hold seven of them.
+  // 60 MiB hold seven of them.
   for (const id of ids.slice(7)) assert.equal(await statusOf(deaf, id), '8', `call ${id}`)
   const refusal = await http2Client(port)
   const busy = await http2Call(refusal, {}, [large])

@@ -210,6 +210,27 @@ module.exports = (req, res) => {
     assert.ok(most < 24 * 1_048_576, `${most} bytes of buffers at most`)
   })
 
+  it(
+    'a function that writes far more than is read fails that call, and serves the next',
+    { timeout: 30_000 },
+    async () => {
+      await using scope = await RunnerScope.start({
+        runtime: 'nodejs',
+        fn: {
+          'index.js': `module.exports = (req, res) => {
+  if (req.method === 'GET') return void res.send('well')
+  for (let n = 0; n < 1_100; n += 1) res.write(Buffer.alloc(65_536))
+}`,
+        },
+      })
+      const session = await scope.ready()
+      const call = session.begin()
+      const { error } = await call.answer()
+      assert.deepEqual([error?.kind, /caller has read/.test(error?.text ?? '')], [4, true])
+      assert.equal((await session.call({ method: 'GET' })).text, 'well')
+    },
+  )
+
   it('what a function writes after the end of its call takes none', async () => {
     await using scope = await RunnerScope.start({
       runtime: 'nodejs',

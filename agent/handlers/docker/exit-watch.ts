@@ -4,6 +4,8 @@ import type { HandlerExit } from '../engine.ts'
 import { LABELS } from './container-options.ts'
 import { limited } from './docker-errors.ts'
 
+/** Of the newest; the news of an end is hardly ever later than that. */
+const UNWANTED_MAX = 1_000
 /** 128 + SIGKILL. */
 const EXIT_KILLED = 137
 const OOM_NEWS_MS = 250
@@ -51,6 +53,8 @@ export class ExitWatch implements Disposable {
   readonly #stopped = new AbortController()
   /** By handler id. */
   readonly #watched = new Map<string, Watched>()
+  /** Ids of containers whose end is wanted, or told already, and may still be news of the stream. */
+  readonly #unwanted = new Set<string>()
   /** Container ids that the engine reported as out of memory and not yet as ended. */
   readonly #oom = new Set<string>()
 
@@ -66,7 +70,9 @@ export class ExitWatch implements Disposable {
 
   /** A handler whose end is wanted: not reported any more. */
   delete(handlerId: string): void {
+    const watched = this.#watched.get(handlerId)
     this.#watched.delete(handlerId)
+    if (watched !== undefined) this.#ignore(watched.containerId)
   }
 
   [Symbol.dispose](): void {
@@ -129,7 +135,14 @@ export class ExitWatch implements Disposable {
       if (id === undefined) continue
       const ran = state === 'running' || state === 'paused'
       if (ran || state === 'created') lasting.add(containerId)
-      if (!before.has(id) && !this.#watched.has(id)) this.#watched.set(id, { containerId, ran })
+      const known = this.#watched.get(id)
+      const isNew = known === undefined && !before.has(id) && !this.#unwanted.has(containerId)
+      // What was made when it was last listed may run by now.
+      const begun = known?.containerId === containerId && ran && !known.ran
+      if (isNew || begun) this.#watched.set(id, { containerId, ran })
+    }
+    for (const containerId of this.#unwanted) {
+      if (!found.some(({ Id }) => Id === containerId)) this.#unwanted.delete(containerId)
     }
     for (const [id, { containerId, ran }] of before) {
       if (ran && !lasting.has(containerId)) await this.#ended(id, containerId, undefined, signal)
@@ -170,20 +183,34 @@ export class ExitWatch implements Disposable {
     known: { readonly exitCode: number; readonly oom: boolean } | undefined,
     signal: AbortSignal,
   ): Promise<void> {
-    if (this.#watched.get(id)?.containerId !== containerId) return
+    if (!this.#isNews(id, containerId)) return
     // The engine may tell of the kill before it has heard why: "oom" comes on another path of the kernel's.
     if (known?.exitCode === EXIT_KILLED && !known.oom) {
       await sleep(OOM_NEWS_MS, undefined, { signal }).catch(() => undefined)
     }
     const state = await this.#state(containerId, signal)
     // Told already, or stopped in the meantime.
-    if (this.#watched.get(id)?.containerId !== containerId) return
+    if (!this.#isNews(id, containerId)) return
     this.#watched.delete(id)
+    this.#ignore(containerId)
     this.#options.onExit({
       id,
       exitCode: known?.exitCode ?? state?.ExitCode ?? -1,
       oomKilled: known?.oom === true || state?.OOMKilled === true,
     })
+  }
+
+  /** An id that is not known yet is that of a handler whose agent was killed while the engine made it. */
+  #isNews(id: string, containerId: string): boolean {
+    const watched = this.#watched.get(id)
+    if (this.#unwanted.has(containerId)) return false
+    return watched === undefined || watched.containerId === containerId
+  }
+
+  #ignore(containerId: string): void {
+    this.#unwanted.add(containerId)
+    const [oldest] = this.#unwanted
+    if (this.#unwanted.size > UNWANTED_MAX && oldest !== undefined) this.#unwanted.delete(oldest)
   }
 
   async #state(containerId: string, signal: AbortSignal) {

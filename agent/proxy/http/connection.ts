@@ -372,7 +372,6 @@ export class Connection implements CallConnection, BodySource {
   }
 
   #onClose(): void {
-    this.#probe.stop()
     this.#state = 'closed'
     this.#giveParser()
     this.#waiting = undefined
@@ -382,6 +381,7 @@ export class Connection implements CallConnection, BodySource {
   }
 
   #abandonCall(): void {
+    this.#probe.stop()
     const call = this.#call
     if (call === undefined) return
     this.#call = undefined

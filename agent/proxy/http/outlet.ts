@@ -189,6 +189,8 @@ class AnswerStream {
     if (this.#over) return
     this.#over = true
     this.#body.destroy()
+    // Zeros and then the end of the connection could be taken for the last chunk.
+    if (this.#zeros > 0) this.#socket.write('cut off', 'latin1')
     this.#ended(false)
   }
 }

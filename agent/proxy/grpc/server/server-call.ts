@@ -97,7 +97,10 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     if (this.isOver) return
     this.#giveBack()
     if (frame.length > HELD_BYTES_MIN) {
-      if (!this.#host.budget.takeAhead(frame.length)) return this.fail(MESSAGES.unsent)
+      const { budget } = this.#host
+      const over = budget.bytes + frame.length - budget.bytesMax
+      if (over > FRAME_BYTES_OVER) return this.fail(MESSAGES.unsent)
+      budget.force(frame.length)
       this.#heldBytes += frame.length
     }
     this.#end()
@@ -270,6 +273,8 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
 
 /** Messages below this are not counted: most are on their way at once. */
 const HELD_BYTES_MIN = 16 * 1024
+/** An answer that had room while it was gathered has it with its head and prefix as well. */
+const FRAME_BYTES_OVER = 16 * 1024
 
 const OK: Status = { code: 0, message: '' }
 
