@@ -12,6 +12,7 @@ import { cpus, loadavg, totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { httpTool } from './calls/load-http.ts'
+import { loadTool as grpcTool } from './grpc/load.ts'
 import type { Plan, Question, Results, Suite } from './harness/model.ts'
 import { checkOut } from './harness/other-tree.ts'
 import { render } from './harness/render.ts'
@@ -59,6 +60,9 @@ const plan: Plan = {
   against,
   say: (text) => process.stderr.write(`${text}\n`),
 }
+plan.say(
+  `load generators: ${httpTool}, ${grpcTool}; wrk and h2load leave more of the cores to the contestants`,
+)
 const startedAtMs = performance.now()
 const machine = machineFacts()
 const questions: Question[] = []
@@ -88,6 +92,7 @@ function machineFacts(): Results['machine'] {
     node: process.version,
     arch: process.arch,
     httpLoad: httpTool,
+    grpcLoad: grpcTool,
     rounds: plan.rounds,
     secondsPerRound: plan.secondsPerRound,
     date: new Date().toISOString().slice(0, 10),
