@@ -23,12 +23,18 @@ let collect: ((kind: Kind) => void) | undefined
 let bytesSince = 0
 let usedBytes = 0
 let nextAllMs = 0
+let limitBytes: number | undefined
+
+/** Of the handler, asked for once: that reads files, for some 60 µs, and a function keeps the limit that it was loaded with. */
+function memoryLimit(): number {
+  return (limitBytes ??= process.constrainedMemory() || Number.POSITIVE_INFINITY)
+}
 
 /** Notes that memory for so many bytes of bodies was taken. */
 export function tookBytes(bytes: number): void {
   bytesSince += bytes
   if (bytesSince < EVERY_BYTES) return
-  const limit = process.constrainedMemory() || Number.POSITIVE_INFINITY
+  const limit = memoryLimit()
   // What lives through two looks counts as old. So that calls end in time, the next look waits for as much as they hold.
   if (bytesSince < Math.min(usedBytes, limit / 8)) return
   bytesSince = 0
@@ -47,11 +53,9 @@ export function tookBytes(bytes: number): void {
  *
  * @param piled - in several pieces; one alone was in memory before
  */
-export function exceedsUnsent(bytes: number, piled: boolean): boolean {
+export function exceedsUnsent(bytes: number, piled: boolean, limit = memoryLimit()): boolean {
   if (bytes > LIMIT.unsentBytes) return true
-  // Asking for the memory limit reads a file.
-  if (!piled || bytes <= UNSENT_BYTES_MIN) return false
-  const limit = process.constrainedMemory() || Number.POSITIVE_INFINITY
+  if (!piled) return false
   return bytes > Math.max(UNSENT_BYTES_MIN, limit * UNSENT_SHARE_MAX)
 }
 

@@ -219,10 +219,10 @@ export class Call {
     }
     tookBytes(bytes.length)
     this.#waitingBytes += bytes.length
-    const waiting = (this.#waiting ??= [])
-    waiting.push({ bytes, from: 0, taken })
+    ;(this.#waiting ??= []).push({ bytes, from: 0, taken })
     this.#pump()
-    this.checkUnsent(this.#waitingBytes, waiting.length > 1)
+    // Pieces pile up in the source, which waits for each to be taken: see `ClassicResponse.write`.
+    this.checkUnsent(this.#waitingBytes, false)
   }
 
   /** Ends the call when more waits for its caller than may. */

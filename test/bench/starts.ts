@@ -22,8 +22,8 @@ const { values } = parseArgs({
     runtimes: { type: 'string', default: 'nodejs,python3,binary' },
   },
 })
-/** Sleeps and wake-ups in each round, half of them with a call: they are quick, and a p99 needs a hundred. */
-const SLEEPS = 68
+/** Sleeps and wake-ups in each round, every fourth with a call: they are quick, and a p99 needs a hundred. */
+const SLEEPS = 46
 const FILES_LARGE = 2_000
 const FILES_PER_FOLDER = 20
 
@@ -90,7 +90,7 @@ async function sleeps(runtime: Runtime, handler: Handler): Promise<void> {
   for (let nth = 0; nth < SLEEPS; nth++) {
     await scope.drain(handler)
     await timed(`${runtime}: pause`, () => handler.pause(AbortSignal.timeout(30_000)))
-    if (nth % 2 === 0) {
+    if (nth % 4 > 0) {
       await timed(`${runtime}: unpause`, () => handler.resume(AbortSignal.timeout(30_000)))
       await answer(handler)
     } else {

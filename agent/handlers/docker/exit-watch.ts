@@ -50,6 +50,7 @@ interface Watched {
  */
 export class ExitWatch implements Disposable {
   readonly #options: ExitWatchOptions
+  readonly #callMs: number
   readonly #stopped = new AbortController()
   /** By handler id. */
   readonly #watched = new Map<string, Watched>()
@@ -60,6 +61,7 @@ export class ExitWatch implements Disposable {
 
   constructor(options: ExitWatchOptions) {
     this.#options = options
+    this.#callMs = options.callMs ?? CALL_MS
     void this.#loop()
   }
 
@@ -114,7 +116,7 @@ export class ExitWatch implements Disposable {
     // The limit is for the answer's head only, so it must not be the signal that the stream keeps.
     return limited(
       () => this.#options.docker.getEvents({ filters, abortSignal: signal }),
-      this.#options.callMs ?? CALL_MS,
+      this.#callMs,
       signal,
     )
   }
@@ -126,7 +128,7 @@ export class ExitWatch implements Disposable {
     const before = new Map(this.#watched)
     const found = await limited(
       (abortSignal) => docker.listContainers({ all: true, filters, abortSignal }),
-      this.#options.callMs ?? CALL_MS,
+      this.#callMs,
       signal,
     )
     const lasting = new Set<string>()
@@ -141,8 +143,9 @@ export class ExitWatch implements Disposable {
       const begun = known?.containerId === containerId && ran && !known.ran
       if (isNew || begun) this.#watched.set(id, { containerId, ran })
     }
+    const there = new Set(found.map(({ Id }) => Id))
     for (const containerId of this.#unwanted) {
-      if (!found.some(({ Id }) => Id === containerId)) this.#unwanted.delete(containerId)
+      if (!there.has(containerId)) this.#unwanted.delete(containerId)
     }
     for (const [id, { containerId, ran }] of before) {
       if (ran && !lasting.has(containerId)) await this.#ended(id, containerId, undefined, signal)
@@ -217,7 +220,7 @@ export class ExitWatch implements Disposable {
     try {
       const { State } = await limited(
         (abortSignal) => this.#options.docker.getContainer(containerId).inspect({ abortSignal }),
-        this.#options.callMs ?? CALL_MS,
+        this.#callMs,
         signal,
       )
       return State

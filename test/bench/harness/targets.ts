@@ -30,8 +30,11 @@ function each<Name extends string>(
   return Object.fromEntries(names.map((name) => [name, value(name) ?? Number.NaN]))
 }
 
-const ratios = (id: string, group: string) => (find: Find) =>
-  each(LANGUAGES, (name) => find(id, group, name).ratio)
+const timesBare = (what: string, atLeast: number, id: string, group: string): Target => ({
+  what,
+  wanted: ['at least', atLeast, 'x bare'],
+  values: (find) => each(LANGUAGES, (name) => find(id, group, name).ratio),
+})
 
 const p99TimesBare = (group: string) => (find: Find) =>
   each(LANGUAGES, (name) => p99(find('http', group, name)) / p99(find('http', group, BARE)))
@@ -40,16 +43,8 @@ const p99 = (row: Row): number => row.p99Ms ?? Number.NaN
 const p50 = (row: Row): number => row.p50Ms ?? Number.NaN
 
 const TARGETS: readonly Target[] = [
-  {
-    what: 'HTTP, 32 connections',
-    wanted: ['at least', 0.65, 'x bare'],
-    values: ratios('http', '32 connections'),
-  },
-  {
-    what: 'HTTP, 32 connections: with a front of our own',
-    wanted: ['at least', 1, 'x bare'],
-    values: ratios('http', '32 connections'),
-  },
+  timesBare('HTTP, 32 connections', 0.65, 'http', '32 connections'),
+  timesBare('HTTP, 32 connections: with a front of our own', 1, 'http', '32 connections'),
   {
     what: 'HTTP, 32 connections: p99',
     wanted: ['at most', 3, "x bare's"],
@@ -78,31 +73,11 @@ const TARGETS: readonly Target[] = [
         return (ours ?? Number.NaN) - (bare ?? Number.NaN)
       }),
   },
-  {
-    what: 'HTTP, bodies of 1 KiB',
-    wanted: ['at least', 0.65, 'x bare'],
-    values: ratios('bodies', '1 KiB, 32 connections'),
-  },
-  {
-    what: 'HTTP, bodies of 64 KiB',
-    wanted: ['at least', 0.6, 'x bare'],
-    values: ratios('bodies', '64 KiB, 8 connections'),
-  },
-  {
-    what: 'HTTP, bodies of 1 MiB',
-    wanted: ['at least', 0.5, 'x bare'],
-    values: ratios('bodies', '1 MiB, 4 connections'),
-  },
-  {
-    what: 'gRPC unary',
-    wanted: ['at least', 0.8, 'x bare'],
-    values: ratios('grpc', '8 connections with 4 streams'),
-  },
-  {
-    what: 'CoAP confirmable',
-    wanted: ['at least', 2, 'x bare'],
-    values: ratios('coap', '32 in flight from 8 ports'),
-  },
+  timesBare('HTTP, bodies of 1 KiB', 0.65, 'bodies', '1 KiB, 32 connections'),
+  timesBare('HTTP, bodies of 64 KiB', 0.6, 'bodies', '64 KiB, 8 connections'),
+  timesBare('HTTP, bodies of 1 MiB', 0.5, 'bodies', '1 MiB, 4 connections'),
+  timesBare('gRPC unary', 0.8, 'grpc', '8 connections with 4 streams'),
+  timesBare('CoAP confirmable', 2, 'coap', '32 in flight from 8 ports'),
   {
     what: 'A process per call',
     wanted: ['at least', 0.85, 'x started from C'],
