@@ -9,9 +9,10 @@ import unittest
 
 from shoal_runner import protocol as p
 from shoal_runner.api import Headers, Request, Response, title_headers
+from shoal_runner.call import CallCancelled
 from shoal_runner.contract import BadAnswer, Contract, count_arguments, parts_of
 from shoal_runner.logs import Logs
-from shoal_runner.threads import Threads
+from shoal_runner.threads import Threads, _stream as stream
 
 VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vectors")
 
@@ -283,6 +284,11 @@ class ParkingThreads(Threads):
         pass
 
 
+class CancelledLate(Threads):
+    def _call(self, call, ident):
+        raise CallCancelled
+
+
 class ThreadsTest(unittest.TestCase):
     def test_no_call_begins_unseen_by_a_monitor_that_parks(self):
         threads = ParkingThreads(None, 1, None, None)
@@ -291,6 +297,40 @@ class ThreadsTest(unittest.TestCase):
         self.assertTrue(threads._run_inline())
         threads.monitor.join(1)
         self.assertFalse(threads.monitor.is_alive(), "it sleeps while the call runs")
+
+    def test_a_cancel_that_comes_as_a_call_reports_its_end_still_ends_it(self):
+        failed = []
+        writer = types.SimpleNamespace(flush=lambda: None)
+        threads = CancelledLate(None, 1, None, None)
+        threads.submit(
+            types.SimpleNamespace(
+                connection=types.SimpleNamespace(writer=writer),
+                fail=lambda kind, text: failed.append(kind),
+            )
+        )
+        self.assertTrue(threads._run_inline())
+        self.assertEqual(failed, [p.KIND_CANCELLED])
+
+    def test_a_cancelled_stream_ends_when_its_generator_has_cleaned_up(self):
+        order = []
+
+        def parts():
+            try:
+                while True:
+                    yield b"x"
+            finally:
+                order.append("cleaned up")
+
+        call = types.SimpleNamespace(
+            cancelled=True,
+            start=lambda status, head: True,
+            offer=lambda data, waiter: True,
+            ended=False,
+            connection=types.SimpleNamespace(writer=types.SimpleNamespace(flush=lambda: None)),
+            fail=lambda kind, text: order.append(kind),
+        )
+        stream(call, 200, b"", parts())
+        self.assertEqual(order, ["cleaned up", p.KIND_CANCELLED])
 
 
 if __name__ == "__main__":

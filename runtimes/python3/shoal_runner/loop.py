@@ -130,8 +130,12 @@ class Loop:
                 if hasattr(parts, "aclose"):
                     await parts.aclose()
         else:
-            for part in parts:
-                await self._send(call, chunk_bytes(part))
+            try:
+                for part in parts:
+                    await self._send(call, chunk_bytes(part))
+            finally:
+                if hasattr(parts, "close"):
+                    parts.close()
         call.finish()
 
     async def _send(self, call, data):

@@ -120,8 +120,8 @@ class Threads:
             try:
                 self._call(call, ident)
             except CallCancelled:
-                # Meant for a function that had just returned.
-                pass
+                # Meant for a function that had just returned; nobody else may have answered for it.
+                call.fail(p.KIND_CANCELLED, "cancelled")
             try:
                 baton.pop()
             except IndexError:
@@ -194,8 +194,8 @@ class Threads:
             try:
                 self._call(call, ident)
             except CallCancelled:
-                # Meant for a function that had just returned.
-                pass
+                # Meant for a function that had just returned; nobody else may have answered for it.
+                call.fail(p.KIND_CANCELLED, "cancelled")
             self._leave_workers(call)
             self._streak = self._streak + 1 if time.perf_counter() - started < WORKER_CALL_S else 0
             call.connection.writer.flush()
@@ -267,6 +267,7 @@ class Threads:
             else:
                 _stream(call, status, head, body)
         except BadAnswer as error:
+            call.thread = None
             call.fail(p.KIND_BAD_ANSWER, f"the function returned {error}")
         except CallCancelled:
             call.fail(p.KIND_CANCELLED, "cancelled")
@@ -336,12 +337,13 @@ def _stream(call, status, head, parts):
                 if not send_chunk(call, data):
                     break
                 call.connection.writer.flush()
-        if call.cancelled:
-            call.fail(p.KIND_CANCELLED, "cancelled")
-        else:
+        if not call.cancelled:
             call.finish()
     finally:
         if hasattr(parts, "close"):
             parts.close()
+    # Its place is free when the function has cleaned up.
+    if call.cancelled:
+        call.fail(p.KIND_CANCELLED, "cancelled")
 
 
