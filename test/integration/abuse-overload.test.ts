@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { CallRecord } from '#test/caller-load.ts'
+import { bareRefuser } from '#test/bare-refuser.ts'
 import { callerLoad } from '#test/caller-load.ts'
 import { grpcClient } from '#test/grpc-proxy-scope.ts'
 import { percentile } from '#test/percentile.ts'
@@ -21,6 +22,7 @@ const answered = (records: readonly CallRecord[]) => records.filter(({ status })
 const refused = (records: readonly CallRecord[]) => records.filter(({ status }) => status === 429)
 const listed = (ms: readonly number[]) => ms.map((value) => value.toFixed(1)).join(' ')
 const tookMs = (records: readonly CallRecord[]) => records.map((record) => record.tookMs)
+const refusedMs = (records: readonly CallRecord[]) => percentile(tookMs(refused(records)), 0.95)
 
 test('three times what a function can serve: as much is answered as ever, in time, and the rest is refused at once', async () => {
   await using node = await ServedNode.start()
@@ -29,22 +31,28 @@ test('three times what a function can serve: as much is answered as ever, in tim
   const headers = { 'x-shoal-deadline-ms': String(DEADLINE_MS) }
   await callerLoad({ url, durationMs: 500, perSecond: 3 * CAPACITY, headers })
   const rssBefore = process.memoryUsage().rss
+  // The same load on a server that does nothing else tells what the machine and the callers take of the 5 ms.
+  await using bare = await bareRefuser({ concurrency: CONCURRENCY, serviceMs: SERVICE_MS })
   const rounds: object[] = []
+  let bareMs = Infinity
+  let ownMs = Infinity
   // One good round of a few: what else the machine does only ever costs.
   for (;;) {
+    const overload = { durationMs: ROUND_MS, perSecond: 3 * CAPACITY, headers }
+    bareMs = Math.min(bareMs, refusedMs(await callerLoad({ ...overload, url: bare.url })))
     const peak = await callerLoad({ url, durationMs: ROUND_MS, connections: CONCURRENCY })
-    const all = await callerLoad({ url, durationMs: ROUND_MS, perSecond: 3 * CAPACITY, headers })
+    const all = await callerLoad({ ...overload, url })
+    ownMs = Math.min(ownMs, refusedMs(all))
     assert.ok(refused(all).every(({ retryAfter }) => Number(retryAfter) >= 1))
     const round = {
       goodput: answered(all).length / answered(peak).length,
       refusedShare: refused(all).length / all.length,
-      refusedMs: percentile(tookMs(refused(all)), 0.95),
       answeredMs: percentile(tookMs(answered(all)), 0.99),
       other: all.length - answered(all).length - refused(all).length,
     }
-    const { goodput, refusedShare, refusedMs, answeredMs, other } = round
-    const inTime = refusedMs <= 5 && answeredMs < DEADLINE_MS && other === 0
-    rounds.push(round)
+    const { goodput, refusedShare, answeredMs, other } = round
+    rounds.push({ ...round, ownMs, bareMs })
+    const inTime = ownMs <= 5 + bareMs && answeredMs < DEADLINE_MS && other === 0
     if (goodput >= 0.9 && refusedShare > 1 / 3 && inTime) break
     assert.ok(rounds.length < 5, JSON.stringify(rounds))
   }
@@ -77,6 +85,7 @@ test('a refusal tells when to come back, by every protocol, within milliseconds'
   await node.deploy('busy', 'module.exports = () => {}', { concurrency: 1, queue: 0 })
   const leaving = new AbortController()
   const occupying = fetch(node.url('/busy'), { signal: leaving.signal }).catch(() => undefined)
+  await using bare = await bareRefuser({ concurrency: 0, serviceMs: 0 })
   await using coap = await RawCoap.open(node.coap.port)
   using grpc = grpcClient(`127.0.0.1:${node.grpc.port}`, 'shoal.proto', 'shoal.v1.Functions')
   while (node.router.lane('busy')?.stats().calls.inFlight !== 1) {
@@ -90,6 +99,7 @@ test('a refusal tells when to come back, by every protocol, within milliseconds'
     return answer
   }
   const refusedByEach = async (): Promise<void> => {
+    await timed('bare', async () => (await fetch(bare.url)).text())
     const http = await timed('http', () => fetch(node.url('/busy')))
     assert.equal(http.status, 429)
     assert.ok(Number(http.headers.get('retry-after')) >= 1)
@@ -109,7 +119,9 @@ test('a refusal tells when to come back, by every protocol, within milliseconds'
   for (let rounds = 1; ; rounds += 1) {
     took = {}
     for (let n = 0; n < 20; n += 1) await refusedByEach()
-    if (Object.values(took).every((ms) => percentile(ms, 0.9) <= 5)) break
+    const { bare: bareMs = [], ...ownMs } = took
+    const boundMs = 5 + percentile(bareMs, 0.9)
+    if (Object.values(ownMs).every((ms) => percentile(ms, 0.9) <= boundMs)) break
     assert.ok(
       rounds < 5,
       Object.entries(took)
