@@ -5,6 +5,9 @@ import { Fault } from '#shared/fault.ts'
 
 /** So much of each answer is held without asking: small ones never wait. */
 const FREE_BYTES = 16 * 1024
+/** What callers are told. */
+export const NO_ROOM =
+  'the function has answered, but this node holds as many bytes of answers as it may'
 const LOOK_EVERY_MS = 20
 /** One answer waits so long in all. */
 const WAIT_MS_MAX = 2_000
@@ -52,8 +55,5 @@ export class Gathering implements Disposable {
 }
 
 function noRoom(): Fault {
-  return new Fault(
-    'FUNCTION_OUTPUT_TOO_LARGE',
-    'the function has answered, but this node holds as many bytes of answers as it may',
-  )
+  return new Fault('FUNCTION_OUTPUT_TOO_LARGE', NO_ROOM)
 }

@@ -1,6 +1,7 @@
 import type { CallerListener, CallerSignal } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { faultOf } from '../../fault-answer.ts'
+import { NO_ROOM } from '../../gathering.ts'
 import type { ProxyLog } from '../../log.ts'
 import type { CallSet, Placed } from './call-set.ts'
 import type { CallStream, CallStreamListener } from './call-stream.ts'
@@ -288,10 +289,7 @@ const MESSAGES = {
     trailers: ['shoal-retry', 'true', ...pushback(1_000)],
   },
   // The function has run: nobody should try again without a thought.
-  unsent: {
-    code: STATUS.resourceExhausted,
-    message: 'the function has answered, but this node holds as many bytes of answers as it may',
-  },
+  unsent: { code: STATUS.resourceExhausted, message: NO_ROOM },
 } as const satisfies Record<string, Status>
 
 /** The header of an answer that has no message. */
