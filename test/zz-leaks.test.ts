@@ -9,7 +9,7 @@ import { eventually } from '#test/eventually.ts'
 // The last file of a run: what is there now was left by a test before. `npm test` gives each run a temporary folder of its
 // own, and all processes of the run have it in TMPDIR; run by hand, this file knows only the label.
 const OWN_TEMP = process.env['SHOAL_TEST_RUN'] === undefined ? undefined : tmpdir()
-const ENDING_MS = 5_000
+const ENDING_MS = 30_000
 
 it('no container, network, volume or image of the tests is left', async () => {
   const docker = new Docker()

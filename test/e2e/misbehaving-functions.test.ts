@@ -5,7 +5,10 @@ import { eventually } from '#test/eventually.ts'
 import { functionFolder } from '#test/function-folder.ts'
 import { productScope, type ProductScope } from '#test/product.ts'
 
-/** Each function does what the body says, and answers `ok` to anything else. */
+/**
+ * Each function does what the body says, and answers `ok` to anything else. `shout` writes more lines than the agent takes at once,
+ * 3,900 of this length.
+ */
 const FUNCTIONS = {
   nodejs: {
     'index.js': `
@@ -15,7 +18,7 @@ module.exports = async (req, res) => {
     case 'throw': throw new Error('thrown on purpose')
     case 'never': return
     case 'flood': { res.write('x'); for (;;) if (!res.write('x'.repeat(65536))) await new Promise((r) => setImmediate(r)) }
-    case 'shout': for (let n = 0; n < 50000; n++) console.log('line ' + n); return res.send('shouted')
+    case 'shout': for (let n = 0; n < 10000; n++) console.log('line ' + n); return res.send('shouted')
     case 'allocate': { const all = []; for (;;) all.push(Buffer.alloc(8 << 20, 1)) }
     case 'fork': for (;;) { spawn('sleep', ['60']).on('error', () => {}); await new Promise((r) => setImmediate(r)) }
     case 'exit': process.exit(3)
@@ -32,7 +35,7 @@ def fn(input):
     if input == 'never': time.sleep(3600)
     if input == 'flood': return 'x' * (64 << 20)
     if input == 'shout':
-        for n in range(50000): print('line', n)
+        for n in range(10000): print('line', n)
         return 'shouted'
     if input == 'allocate':
         all = []
@@ -53,7 +56,7 @@ case "$(cat)" in
   throw) echo 'thrown on purpose' >&2; exit 1 ;;
   never) sleep 3600 ;;
   flood) while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done ;;
-  shout) n=0; while [ $n -lt 20000 ]; do echo "line $n" >&2; n=$((n + 1)); done; echo -n shouted ;;
+  shout) n=0; while [ $n -lt 5000 ]; do echo "line $n" >&2; n=$((n + 1)); done; echo -n shouted ;;
   allocate) a=xxxxxxxxxxxxxxxx; while :; do a="$a$a"; done ;;
   fork) while :; do sleep 60 & done ;;
   exit) kill -9 $$ ;;
@@ -78,7 +81,9 @@ const ANSWERS: Readonly<Record<string, readonly number[]>> = {
   block: [504],
 }
 
-const TIMEOUT_S = 3
+const TIMEOUT_S = 5
+/** What a busy machine may add. With the default deadline of 30 s in place of this one, answers come later than both together. */
+const SLACK_MS = 10_000
 
 describe(
   'functions that misbehave get a defined answer in time, and the next call is served',
@@ -128,7 +133,10 @@ describe(
               allowed.includes(answer.status),
               `${answer.status} ${answer.body.slice(0, 200)}`,
             )
-            assert.ok(tookMs < TIMEOUT_S * 1000 + 2_000, `answered after ${Math.round(tookMs)} ms`)
+            assert.ok(
+              tookMs < TIMEOUT_S * 1000 + SLACK_MS,
+              `answered after ${Math.round(tookMs)} ms`,
+            )
             if (what === 'throw') assert.match(answer.body, /thrown on purpose/)
             assert.equal((await curl(product.url('/good'))).body, 'ok', 'others are not touched')
             await eventually(async () => (await curl(url)).body === 'ok', { timeoutMs: 30_000 })

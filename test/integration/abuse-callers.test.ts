@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { dockerScope } from '#test/docker.ts'
 import { eventually } from '#test/eventually.ts'
 import { grpcClient } from '#test/grpc-proxy-scope.ts'
@@ -33,6 +34,16 @@ interface Told {
 }
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length
+
+/** How many there are when those of earlier calls have been closed. */
+function settledDescriptors(): Promise<number> {
+  return eventually(async () => {
+    const count = descriptors()
+    await sleep(200)
+    return descriptors() === count && count
+  })
+}
+
 const PEERS = 40
 
 /** What a caller does before it vanishes; resolves when it is in the middle of that. */
@@ -100,14 +111,15 @@ for (const [where, { way, calls, begun = calls }] of Object.entries(WAYS)) {
       return JSON.parse(await answer.text())
     }
     await told()
-    const before = descriptors()
+    const before = await settledDescriptors()
     const peers = await Promise.all(
       Array.from({ length: PEERS }, () => RawTcp.connect(node.http.port)),
     )
     await Promise.all(peers.map(way))
     await eventually(async () => (await told()).begun === PEERS * begun)
     await eventually(() => lane.stats().calls.inFlight === PEERS * calls)
-    assert.ok(descriptors() >= before + 2 * PEERS, 'both ends are open')
+    // Both ends are open.
+    await eventually(() => descriptors() >= before + 2 * PEERS)
     // Half of them by a reset, half by an end.
     for (const [index, { socket }] of peers.entries()) {
       if (index % 2 === 0) socket.resetAndDestroy()
@@ -135,7 +147,7 @@ test('HTTP callers that are cut off from the network while the function is silen
     HostConfig: { NetworkMode: run },
   })
   await caller.start()
-  await eventually(() => lane.stats().calls.inFlight === 1)
+  await eventually(() => lane.stats().calls.inFlight === 1, { timeoutMs: 30_000 })
   // Nothing tells the node: no FIN, no RST.
   await network.disconnect({ Container: caller.id, Force: true })
   await eventually(() => lane.stats().calls.cancelled === 1, { timeoutMs: 30_000 })
@@ -150,7 +162,7 @@ test('gRPC callers that vanish in the middle of a stream: the same', async () =>
     return JSON.parse(await answer.text())
   }
   await told()
-  const before = descriptors()
+  const before = await settledDescriptors()
   const address = `127.0.0.1:${node.grpc.port}`
   const streams = await Promise.all(
     Array.from({ length: PEERS }, async () => {
@@ -171,5 +183,5 @@ test('gRPC callers that vanish in the middle of a stream: the same', async () =>
   }
   await eventually(async () => (await told()).ended === PEERS)
   await eventually(() => descriptors() <= before)
-  assert.equal(lane.stats().calls.inFlight, 0)
+  await eventually(() => lane.stats().calls.inFlight === 0)
 })

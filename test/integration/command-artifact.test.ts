@@ -193,7 +193,7 @@ describe('an artifact', () => {
     const startedMs = performance.now()
     await assert.rejects(source.fetch(digest, bytes, never), is('ARTIFACT_UNAVAILABLE'))
     const tookMs = performance.now() - startedMs
-    assert.ok(tookMs > 250 && tookMs < 3_000, `${tookMs} ms`)
+    assert.ok(tookMs > 250 && tookMs < 8_000, `${tookMs} ms`)
   })
 
   it('that does not fit on the disk is a STORAGE fault, and its part is given back', async () => {

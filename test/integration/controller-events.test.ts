@@ -89,7 +89,8 @@ it('clients that are being refused do not hold up the end', async () => {
   for (let count = 0; count < 5; count += 1) scope.client(CLOGGED).pause()
   await eventually(() => scope.upgrades === 5)
   scope.stream.close()
-  await eventually(async () => (await scope.connections()) === 0, { timeoutMs: 500 })
+  // Left alone they would go 2 s after their refusal.
+  await eventually(async () => (await scope.connections()) === 0, { timeoutMs: 1_500 })
 })
 
 it('a client that does not read is cut off; nobody makes events for nobody', async () => {

@@ -124,6 +124,7 @@ describe('engine process: what only it does', () => {
     const spec = await scriptSpec(bed, 'sleep 600 & echo up; sleep 600')
     await engine.start(spec, within())
     await eventually(async () => (await engine.tail(spec.id, 100, within())).includes('up'))
+    await eventually(() => processesOf(spec.id).length >= 3)
     await engine.update(spec.id, { memoryMiB: 16, cpus: 0.5, pids: 32 }, within())
     const pids = processesOf(spec.id)
     assert.ok(pids.length >= 3)

@@ -81,9 +81,8 @@ it('a node is online with its first beat and offline after three missed ones; ga
   node.different = { boot: 'another', seq: 15 }
   await eventually(async () => (await api.node('edge-1', signal())).missedBeats >= 4)
   await node.disconnect()
-  const before = Date.now()
-  await eventually(async () => !(await api.node('edge-1', signal())).online)
-  assert.ok(Date.now() - before < 5_000)
+  // Three of its own: three of those that are the default take longer than this.
+  await eventually(async () => !(await api.node('edge-1', signal())).online, { timeoutMs: 15_000 })
   await node.connect()
   await eventually(async () => (await api.node('edge-1', signal())).online)
 })

@@ -26,6 +26,9 @@ import { grpcFrame, http2Call, http2Client, INVOKE, invokeMessage } from '#test/
 import { grpcProxyScope } from '#test/grpc-proxy-scope.ts'
 import { clientFrame, grpcBlock, RawH2, u32 } from '#test/raw-h2.ts'
 
+/** An answer that nobody takes: long enough for a test to look at what is held meanwhile. */
+const STALLED_MS = 6_000
+
 function many(count: number, frames: (n: number) => Frame[]): Frame[] {
   return Array.from({ length: count }, (_, n) => frames(n)).flat()
 }
@@ -93,7 +96,7 @@ test('a peer that reads nothing is read no further: what is to be answered stays
 test('answers that nobody takes: so many bytes are held and no more, and each only for a while', async () => {
   await using scope = await grpcProxyScope({
     bodyBytesMax: 8 * 1024 * 1024,
-    server: { stalledMs: 1_500, budget: new BodyBudget(60 * 1024 * 1024) },
+    server: { stalledMs: STALLED_MS, budget: new BodyBudget(60 * 1024 * 1024) },
   })
   const { port } = scope.proxy
   using deaf = await RawH2.greet(port, setting(4, 0))

@@ -28,7 +28,10 @@ function longCallTests(kind: EngineKind): void {
     await using bed = await nodeBed(kind)
     await using node = await startNode(bed, { drainMs: 100 })
     const deploy = async (text: string): Promise<void> => {
-      node.reconciler.setDesired([await assignmentOf(node.source, 'slow', answering(text))])
+      const settings = { timeoutMs: 120_000 }
+      node.reconciler.setDesired([
+        await assignmentOf(node.source, 'slow', answering(text), settings),
+      ])
       await reported(node, 'slow', 'ready')
     }
     const draining = (count: number | undefined) =>

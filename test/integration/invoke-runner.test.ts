@@ -61,7 +61,7 @@ describe('a real runner', () => {
 
     const before = performance.now()
     assert.equal(await code('/block', 100), 'DEADLINE_EXCEEDED')
-    assert(performance.now() - before < 1_000)
+    assert(performance.now() - before < 2_900)
     await eventually(() => overruns.length === 1)
     assert.equal(overruns[0], runner.link)
 

@@ -204,7 +204,7 @@ describe('answers', () => {
   it('a body that is not complete at the deadline breaks, and the call is cancelled', async () => {
     await using scope = await LinkScope.open()
     await using peer = await scope.ready()
-    const call = scope.router.invoke(invocation({ deadlineMs: 60 }))
+    const call = scope.router.invoke(invocation({ deadlineMs: 2_000 }))
     const { id } = await peer.next(TYPE.request)
     peer.send(responseBytes(id, 'half', { end: false }))
     const { body } = await call

@@ -77,7 +77,7 @@ test('libcoap observes a function, large events too; when it has seen enough, th
     [[], '1\n'],
     [['-N'], '2\n'],
   ] as const) {
-    const seen = await libcoap([...flags, '-w', '-s', '1', '-m', 'get', url])
+    const seen = await libcoap([...flags, '-w', '-s', '4', '-m', 'get', url])
     const events = seen.toString().trim().split(/\s+/)
     assert.ok(events.length > 5, `${events.length} events`)
     assert.deepEqual(events, [...events.keys()].map(String))

@@ -236,7 +236,7 @@ test('a node that stops waits for observations as for calls, then ends them with
   long.send(get('count=1&then=wait', 0))
   await short.receive()
   await long.receive()
-  const closed = scope.proxy.close(400)
+  const closed = scope.proxy.close(3_000)
   assert.equal((await next(short)).payload.toString(), '----1')
   assert.equal(sequence(await next(short)), undefined)
   await closed

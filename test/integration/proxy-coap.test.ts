@@ -301,7 +301,8 @@ test('No-Response: a caller that wants no answer of a class gets none, only the 
   const options = [{ name: 'No-Response' as const, value: Buffer.from([2]) }]
   client.send(post('echo', 'x', { options }))
   await client.silence(50)
-  assert.equal((await client.ask(post('echo', 'x', { options }))).code, '0.00')
+  client.send(post('echo', 'x', { confirmable: true, options }))
+  assert.equal((await client.receive()).code, '0.00')
   assert.equal((await client.ask(post('nobody', 'x', { options }))).code, '4.04')
 })
 
@@ -345,18 +346,18 @@ test('a port that is taken is named, with the setting that changes it', async ()
 })
 
 test('close: calls in flight finish, new ones get 5.03, what is not done in time is answered 5.03 and cancelled', async () => {
-  await using scope = await coapProxyScope()
+  await using scope = await coapProxyScope({ ackDelayMs: 60_000 })
   const client = await scope.client()
-  const done = client.send(post('slow', '', { confirmable: true, options: ms(100) }))
+  const done = client.send(post('slow', '', { confirmable: true, options: ms(1_500) }))
   const late = client.send(post('slow', '', { confirmable: true, options: ms(60_000) }))
   await eventually(() => scope.invoker.running === 2)
   const { port } = scope.proxy
-  const closed = scope.proxy.close(400)
+  const closed = scope.proxy.close(4_000)
   const refused = await client.ask(post('echo', 'x'))
   assert.equal(refused.code, '5.03')
-  const first = await client.receive()
+  const first = await client.receive(10_000)
   assert.deepEqual([first.messageId, first.payload.toString()], [done, 'slept'])
-  const second = await client.receive()
+  const second = await client.receive(10_000)
   assert.deepEqual([second.messageId, second.code], [late, '5.03'])
   await closed
   await scope.invoker.aborted()

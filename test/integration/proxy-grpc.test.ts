@@ -164,15 +164,16 @@ test('the deadline of the call and the one in the message reach the function, th
   assert.equal(await deadlineMs(0), undefined)
   assert.equal(await deadlineMs(700), 700)
   assert.equal(await deadlineMs(700, 60_000), 700)
-  const ofCall = await deadlineMs(60_000, 900)
-  assert.ok(ofCall !== undefined && ofCall <= 901 && ofCall > 500, String(ofCall))
+  const ofCall = await deadlineMs(60_000, 9_000)
+  assert.ok(ofCall !== undefined && ofCall <= 9_001 && ofCall > 5_000, String(ofCall))
 
-  const late = await client.failure(
+  const late = client.failure(
     'Invoke',
     { function: 'slow', query: 'ms=60000' },
-    { deadlineMs: 100 },
+    { deadlineMs: 2_000 },
   )
-  assert.equal(late.code, 4)
+  await eventually(() => scope.invoker.running === 1)
+  assert.equal((await late).code, 4)
   await scope.invoker.aborted()
 
   const stream = client.stream('InvokeStream', { function: 'pieces', query: 'count=100000&ms=5' })
@@ -290,18 +291,18 @@ test('a port that is taken is named, with the setting that changes it', async ()
 test('close: calls in flight finish, new ones are UNAVAILABLE, what is not done in time is cancelled, and the port is free again', async () => {
   await using scope = await grpcProxyScope()
   const client = functions(scope)
-  const done = client.unary('Invoke', { function: 'slow', query: 'ms=200' })
+  const done = client.unary('Invoke', { function: 'slow', query: 'ms=1000' })
   const late = client.failure('Invoke', { function: 'slow', query: 'ms=60000' })
   await eventually(() => scope.invoker.running === 2)
   const { port } = scope.proxy
   const startedMs = performance.now()
-  const closed = scope.proxy.close(500)
+  const closed = scope.proxy.close(4_000)
   const refused = await client.failure('Invoke', { function: 'echo' }, { deadlineMs: 300 })
   assert.ok([4, 14].includes(refused.code), `${refused.code} ${refused.details}`)
   assert.equal(String((await done)['payload']), 'slept')
   assert.equal((await late).code, 14)
   await closed
-  assert.ok(performance.now() - startedMs < 3_000)
+  assert.ok(performance.now() - startedMs < 30_000)
   await scope.invoker.aborted()
   const again = await GrpcProxy.listen({
     host: '::',

@@ -230,7 +230,7 @@ test('close: calls in flight finish and end their connection, no new call starts
   await using scope = await httpProxyScope()
   const { proxy } = scope
   using busy = await RawTcp.connect(proxy.port)
-  busy.write('GET /slow?ms=300 HTTP/1.1\r\nHost: x\r\n\r\n')
+  busy.write('GET /slow?ms=1500 HTTP/1.1\r\nHost: x\r\n\r\n')
   await eventually(() => scope.invoker.running === 1)
   const { port } = proxy
   const closed = proxy.close(5_000)
@@ -257,7 +257,7 @@ test('close cancels what is not done within the drain time', async () => {
   await eventually(() => scope.invoker.running === 1)
   const startedMs = performance.now()
   await scope.proxy.close(100)
-  assert.ok(performance.now() - startedMs < 2_000)
+  assert.ok(performance.now() - startedMs < 10_000)
   assert.match(await busy.rest(), /^HTTP\/1\.1 503 .*SHUTTING_DOWN/s)
   assert.equal((await scope.invoker.aborted()).reason instanceof Fault, true)
 })

@@ -42,7 +42,7 @@ function sleepTests(kind: EngineKind): void {
   it('puts an idle function to sleep, wakes it for a call, and removes it when it has slept for long', async () => {
     await using bed = await nodeBed(kind)
     await using node = await startNode(bed)
-    const settings = { replicas: 0, idleMs: 300, removeMs: 1_500 }
+    const settings = { replicas: 0, idleMs: 300, removeMs: 5_000 }
     const hello = await assignmentOf(node.source, 'hello', answering('hi '), settings)
     node.reconciler.setDesired([hello])
     // It shows that it runs before it may sleep.
@@ -147,7 +147,7 @@ function demandTests(kind: EngineKind): void {
     const settings = { replicas: 1, replicasMax: 3, concurrency: 1, memoryMiB: 100 }
     node.reconciler.setDesired([await assignmentOf(node.source, 'slow', SLOW, settings)])
     await reported(node, 'slow', 'ready')
-    const calls = Array.from({ length: 6 }, () => call(node.router, 'slow', '300'))
+    const calls = Array.from({ length: 6 }, () => call(node.router, 'slow', '1500'))
     const limited = await eventually(() => {
       const [report] = node.reconciler.report()
       return report?.handlers.ready === 2 && report.limited !== undefined ? report : undefined
@@ -185,7 +185,7 @@ function isolationTests(kind: EngineKind): void {
     const counting = {
       'index.mjs': `let calls = 0; export default () => new Response(String(++calls))`,
     }
-    const settings = { isolation: 'fresh', replicas: 2 } as const
+    const settings = { isolation: 'fresh', replicas: 2, timeoutMs: 120_000 } as const
     node.reconciler.setDesired([await assignmentOf(node.source, 'new', counting, settings)])
     await reported(node, 'new', 'ready')
     await eventually(() => (node.reconciler.report()[0]?.handlers.ready ?? 0) >= 2, PATIENT)

@@ -23,7 +23,7 @@ describe('runner binary: programs', { timeout: 60_000 }, () => {
     const startedAt = performance.now()
     session.cancel(call)
     assert.equal((await call.answer()).error?.kind, 3)
-    assert.ok(performance.now() - startedAt < 1_000)
+    assert.ok(performance.now() - startedAt < 10_000)
     assert.deepEqual(await processesWith(`MARK=${scope.dir}`), [])
   })
 

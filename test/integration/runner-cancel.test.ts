@@ -30,17 +30,17 @@ module.exports = ${head} => {
 }`,
 })
 
-/** Functions that go on for 300 ms after their call was cancelled. */
+/** Functions that go on for 1,500 ms after their call was cancelled. */
 const GO_ON: Readonly<Record<string, Files>> = {
-  'a promise that resolves': native('await work(300); return new Response("late")'),
-  'a promise that rejects': native('await work(300); throw new Error("late")'),
+  'a promise that resolves': native('await work(1_500); return new Response("late")'),
+  'a promise that rejects': native('await work(1_500); throw new Error("late")'),
   'a body whose source takes time to stop': native(`
-    const source = { pull: (to) => to.enqueue(new Uint8Array(65_536)), cancel: () => work(300) }
+    const source = { pull: (to) => to.enqueue(new Uint8Array(65_536)), cancel: () => work(1_500) }
     return new Response(new ReadableStream(source))`),
-  'classic: a promise': classic('async (req, res)', 'await work(300)'),
-  'classic: send in a callback': classic('(req, res)', 'work(300).then(() => res.send("late"))'),
-  'classic: end in a callback': classic('(req, res)', 'work(300).then(() => res.end())'),
-  'classic: next in a callback': classic('(req, res, next)', 'work(300).then(() => next())'),
+  'classic: a promise': classic('async (req, res)', 'await work(1_500)'),
+  'classic: send in a callback': classic('(req, res)', 'work(1_500).then(() => res.send("late"))'),
+  'classic: end in a callback': classic('(req, res)', 'work(1_500).then(() => res.end())'),
+  'classic: next in a callback': classic('(req, res, next)', 'work(1_500).then(() => next())'),
 }
 
 /** Functions that let go of a cancelled call as soon as they are told. */
@@ -57,7 +57,7 @@ const LET_GO: Readonly<Record<string, Files>> = {
   'classic: a promise that settled without an answer': classic('async (req, res)', ''),
 }
 
-describe('nodejs: a cancelled call', { timeout: 60_000 }, () => {
+describe('nodejs: a cancelled call', { timeout: 180_000 }, () => {
   for (const [name, fn] of Object.entries(GO_ON)) {
     it(`keeps its place until the function has let go: ${name}`, async () => {
       await using scope = await RunnerScope.start({ runtime: 'nodejs', fn })

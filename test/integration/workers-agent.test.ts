@@ -69,7 +69,7 @@ before(async () => {
   await eventually(() => controller.hellos.length > 0)
   const artifact = controller.addArtifact(await bundleOf({ 'index.mjs': SLOW }))
   const release = `r1-${artifact.digest.slice(7, 15)}`
-  const wanted = assignmentOf('slow', { artifact, release, settings: { timeoutMs: 5_000 } })
+  const wanted = assignmentOf('slow', { artifact, release, settings: { timeoutMs: 15_000 } })
   await controller.send(NODE, await controller.signed(NODE, 1, [wanted]))
   // A function that is deployed while the workers run is theirs, too.
   await eventually(async () => (await post('slow', 'hello')) === '200 hello')
@@ -141,7 +141,7 @@ describe('an agent with SHOAL_WORKERS=2', () => {
   it('lets calls end when it is told to stop', async () => {
     const workers = await workersOf(agent)
     const numbers = Array.from({ length: 6 }, (_, n) => n)
-    const answers = Promise.all(numbers.map((n) => post('slow?ms=700', `call ${n}`)))
+    const answers = Promise.all(numbers.map((n) => post('slow?ms=3000', `call ${n}`)))
     const inWork = /^shoal_invoke_in_flight_calls\{fn="slow"\} 6$/m
     await eventually(async () => inWork.test(await metrics()))
     const [exit, all] = await Promise.all([agent.kill('SIGTERM'), answers])

@@ -2,6 +2,8 @@ import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { generate, type Packet, parse, type ParsedPacket } from 'coap-packet'
 
+const ANSWER_MS = 10_000
+
 /** One UDP socket that sends exactly what a test wants, read and written by a codec that is not ours. */
 export class RawCoap implements AsyncDisposable {
   readonly #socket: Socket
@@ -68,10 +70,16 @@ export class RawCoap implements AsyncDisposable {
     return parse(await this.receiveRaw(timeoutMs))
   }
 
-  /** Sends a confirmable request and returns its response. */
+  /** Sends a confirmable request and returns its response: in the ACK, or after an empty one, and then acknowledged. */
   async ask(packet: Packet): Promise<ParsedPacket> {
     this.send({ confirmable: true, ...packet })
-    return this.receive()
+    let answer = await this.receive(ANSWER_MS)
+    while (answer.ack && answer.code === '0.00') answer = await this.receive(ANSWER_MS)
+    if (answer.confirmable) {
+      const { messageId } = answer
+      this.send({ ack: true, code: '0.00', messageId, token: Buffer.alloc(0) })
+    }
+    return answer
   }
 
   /** Fails when anything comes within the time. */

@@ -90,7 +90,7 @@ export class RawH2 implements Disposable {
   }
 
   /** The first frame, of those that came or will, that matches; it is taken out. Rejects when the connection ends without one. */
-  async next(matches: (frame: RawFrame) => boolean, timeoutMs = 5_000): Promise<RawFrame> {
+  async next(matches: (frame: RawFrame) => boolean, timeoutMs = 20_000): Promise<RawFrame> {
     const deadline = Date.now() + timeoutMs
     for (;;) {
       const at = this.frames.findIndex(matches)

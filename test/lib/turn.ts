@@ -11,8 +11,8 @@ import { basename, join } from 'node:path'
 /** Looks for what all others have left: waits for them. */
 const LAST = /^zz-leaks/
 const ALONE: readonly RegExp[] = [
-  // What they measure: what one function's load does to another one's times, and to the refusals.
-  /^abuse-(fair|overload)/,
+  // What they measure: what one function's load, or garbage, does to the times of others, and to the refusals.
+  /^abuse-(fair|garbage|overload)/,
   // How long a stranger waits for `npm start`.
   /^quick-start/,
 ]

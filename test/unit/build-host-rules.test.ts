@@ -76,7 +76,7 @@ describe('requirements.txt without Docker', () => {
   it('is done with a line of a million spaces at once', () => {
     const startedAt = performance.now()
     assert.throws(() => plainRequirements('r', `a${' '.repeat(1_000_000)}!`), refusal('a !'))
-    assert.ok(performance.now() - startedAt < 1_000)
+    assert.ok(performance.now() - startedAt < 10_000)
   })
 })
 
