@@ -29,6 +29,7 @@ import { systemClock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import { startFailureText } from '#shared/start-failure.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import { Agent, type Base } from './agent.ts'
 import { tryDoors } from './doors.ts'
 
@@ -123,7 +124,7 @@ function openEngine({ config, installation, log }: Base): Engine {
 
 /** No reason not to start: it may come back. But whoever starts an agent by hand should hear of it. */
 async function warnWithoutEngine(engine: Engine, signal: AbortSignal): Promise<void> {
-  const limited = AbortSignal.any([signal, AbortSignal.timeout(ENGINE_WITHIN_MS)])
+  const limited = AbortSignal.any([signal, timeLimit(ENGINE_WITHIN_MS)])
   try {
     await engine.version(limited)
   } catch (error) {

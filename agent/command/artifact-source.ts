@@ -7,6 +7,7 @@ import { Fault, isFaultCode } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
 import { ARTIFACT_HEADERS, type ArtifactRange } from '#shared/schemas/wire.ts'
 import { subjects } from '#shared/subjects.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import { backoffMs } from './backoff.ts'
 import type { CommandLog } from './log.ts'
 import type { NatsLink } from './nats-link.ts'
@@ -236,7 +237,7 @@ export class NatsArtifactSource {
 
   /** Waits for the broker, but not longer than there is patience; whoever asks next then says why it failed. */
   async #untilUp(limitMs: number, signal: AbortSignal): Promise<void> {
-    const limit = AbortSignal.timeout(Math.max(1, Math.ceil(limitMs)))
+    const limit = timeLimit(Math.max(1, Math.ceil(limitMs)))
     await this.#options.link.whenUp(AbortSignal.any([signal, limit])).catch(() => {})
     signal.throwIfAborted()
   }

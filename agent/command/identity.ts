@@ -9,6 +9,7 @@ import { Fault } from '#shared/fault.ts'
 import { Envelope } from '#shared/schemas/command.ts'
 import { NodeId, type Arch, type Labels } from '#shared/schemas/names.ts'
 import { JoinReply, JoinToken, type JoinRequest } from '#shared/schemas/wire.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import { backoffMs } from './backoff.ts'
 import type { CommandLog } from './log.ts'
 
@@ -178,7 +179,7 @@ async function askToJoin(
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(request),
     redirect: 'error',
-    signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_WITHIN_MS)]),
+    signal: AbortSignal.any([signal, timeLimit(ANSWER_WITHIN_MS)]),
   })
   const text = await boundedText(response)
   if (response.status >= 400 && response.status < 500 && response.status !== 429) {

@@ -1,5 +1,6 @@
 import type { RunnerLink } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type { Engine, HandlerLimits } from './engine.ts'
 import { specOf, type HandlerFolders, type HandlerRecord } from './handler-record.ts'
 import { allEnded } from './within.ts'
@@ -43,7 +44,7 @@ export async function load(
   signal: AbortSignal,
 ): Promise<void> {
   const { fn, release, entry, env, concurrency, timeoutMs } = record
-  const limit = AbortSignal.timeout(limitMs)
+  const limit = timeLimit(limitMs)
   const both = AbortSignal.any([signal, limit])
   const { hello } = link
   try {

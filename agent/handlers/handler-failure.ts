@@ -1,4 +1,5 @@
 import { Fault } from '#shared/fault.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type { Engine, HandlerExit } from './engine.ts'
 import type { HandlerRecord } from './handler-record.ts'
 
@@ -32,7 +33,7 @@ export async function withTail(
   const what = `handler of ${fn} ${release}: ${fault.message}`
   // The engine's own trouble explains itself, and there is nothing to read from it then.
   if (['ENGINE_UNAVAILABLE', 'IMAGE_MISSING', 'STORAGE'].includes(fault.code)) return fault
-  const tail = await engine.tail(id, TAIL_BYTES_MAX, AbortSignal.timeout(TAIL_MS)).catch(() => '')
+  const tail = await engine.tail(id, TAIL_BYTES_MAX, timeLimit(TAIL_MS)).catch(() => '')
   const message = tail.trim() === '' ? what : `${what}; its last output:\n${tail.trimEnd()}`
   return new Fault(fault.code, message, details, { cause: fault.cause })
 }

@@ -1,5 +1,6 @@
 import { Fault } from '#shared/fault.ts'
 import type { Runtime } from '#shared/schemas/names.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import { RunnerServer, type RunnerLink } from '#agent/invoke/index.ts'
 import type { Engine, HandlerLimits } from './engine.ts'
 import type { HandlerFolders } from './handler-record.ts'
@@ -114,6 +115,6 @@ async function remove(
   server: RunnerServer | undefined,
 ): Promise<void> {
   await server?.close()
-  await engine.stop(id, 0, AbortSignal.timeout(REMOVE_MS))
+  await engine.stop(id, 0, timeLimit(REMOVE_MS))
   await folders.remove(id)
 }

@@ -1,6 +1,7 @@
 import { arch as nodeArch, availableParallelism, release, totalmem } from 'node:os'
 import type { Arch, EngineKind, Labels, Runtime } from '#shared/schemas/names.ts'
 import type { Inventory } from '#shared/schemas/health.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type { HealthLog } from './log.ts'
 
 const ENGINE_WITHIN_MS = 3_000
@@ -58,7 +59,7 @@ export class InventoryReader {
 
   async #askEngine(): Promise<void> {
     const { engine, log } = this.#options
-    const signal = AbortSignal.timeout(ENGINE_WITHIN_MS)
+    const signal = timeLimit(ENGINE_WITHIN_MS)
     try {
       this.#engineVersion = await engine.version(signal)
       this.#runtimes = await engine.runtimes(signal)

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '#shared/clock.ts'
 import type { Heartbeat } from '#shared/schemas/health.ts'
 import { cutText } from '#shared/text.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type { HealthLog } from './log.ts'
 
 const FIRST_AFTER_MS = 10_000
@@ -65,7 +66,7 @@ export class Prober implements AsyncDisposable {
     const atMs = clock.nowMs()
     const took = () => Math.round(performance.now() - startedMs)
     try {
-      await probe(AbortSignal.any([signal, AbortSignal.timeout(PROBE_WITHIN_MS)]))
+      await probe(AbortSignal.any([signal, timeLimit(PROBE_WITHIN_MS)]))
       if (this.#result?.ok === false) log.info({ tookMs: took() }, 'deep probe works again')
       this.#result = { ok: true, atMs, tookMs: took() }
     } catch (error) {

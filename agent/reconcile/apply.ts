@@ -13,6 +13,7 @@ import {
 import type { InvokeRouter, RunnerLink } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import { laneSettingsOf, type FunctionState } from './function-state.ts'
 import { newHeld, type Held } from './held.ts'
 import type { Step } from './model.ts'
@@ -204,7 +205,7 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
     shop.orphans.delete(id)
     const remove = async (): Promise<void> => {
       try {
-        await shop.engine.stop(id, 0, AbortSignal.timeout(STOP_MS))
+        await shop.engine.stop(id, 0, timeLimit(STOP_MS))
         await shop.folders.remove(id)
         shop.log.info({ [LOG_KEYS.handler]: id }, 'orphan removed')
       } catch (error) {
@@ -240,7 +241,7 @@ function execute<K extends Step['kind']>(
 async function stop(shop: Workshop, state: FunctionState, held: Held): Promise<void> {
   const { handler } = held
   try {
-    await handler.stop(AbortSignal.timeout(STOP_MS))
+    await handler.stop(timeLimit(STOP_MS))
     state.held.delete(handler.id)
   } catch (error) {
     held.stopFailures++
@@ -253,7 +254,7 @@ async function stop(shop: Workshop, state: FunctionState, held: Held): Promise<v
 /** One that cannot be paused is removed: it serves nobody. With an engine that is away it stays as it is until that is back. */
 async function pause(shop: Workshop, held: Held): Promise<void> {
   try {
-    await held.handler.pause(AbortSignal.timeout(PAUSE_MS))
+    await held.handler.pause(timeLimit(PAUSE_MS))
   } catch (error) {
     if (Fault.is(error, 'ENGINE_UNAVAILABLE')) return shop.engineLost(error)
     held.broken = true
@@ -265,7 +266,7 @@ async function resume(shop: Workshop, state: FunctionState, held: Held): Promise
   const { pausedAtMs } = held
   held.pausedAtMs = undefined
   try {
-    await held.handler.resume(AbortSignal.timeout(PAUSE_MS))
+    await held.handler.resume(timeLimit(PAUSE_MS))
   } catch (error) {
     // It is paused still: the engine has to come back first.
     held.pausedAtMs = pausedAtMs

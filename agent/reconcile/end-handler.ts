@@ -1,4 +1,5 @@
 import { LOG_KEYS } from '#shared/log-keys.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type { HandlerState } from '#agent/handlers/index.ts'
 import type { Workshop } from './apply.ts'
 import type { Held } from './held.ts'
@@ -29,7 +30,7 @@ export async function endHandler(shop: Workshop, held: Held, remove: boolean): P
   try {
     if (kind === 'serving' && lane !== undefined) await handler.drain(lane, drainMs)
     if (keep) await handler.leave()
-    else await slots.stop.run(() => handler.stop(AbortSignal.timeout(drainMs + 5_000)))
+    else await slots.stop.run(() => handler.stop(timeLimit(drainMs + 5_000)))
   } catch (error) {
     log.warn({ [LOG_KEYS.handler]: handler.id, [LOG_KEYS.err]: error }, 'handler not removed')
   }
@@ -39,14 +40,14 @@ export async function endHandler(shop: Workshop, held: Held, remove: boolean): P
 export async function removeRest({ engine, folders, slots, log }: Workshop): Promise<void> {
   const remove = async (id: string): Promise<void> => {
     try {
-      await engine.stop(id, 0, AbortSignal.timeout(STOP_MS))
+      await engine.stop(id, 0, timeLimit(STOP_MS))
       await folders.remove(id)
     } catch (error) {
       log.warn({ [LOG_KEYS.handler]: id, [LOG_KEYS.err]: error }, 'handler not removed')
     }
   }
   try {
-    const there = await engine.list(AbortSignal.timeout(STOP_MS))
+    const there = await engine.list(timeLimit(STOP_MS))
     const ids = new Set([...there.map(({ id }) => id), ...folders.read().ids])
     await Promise.all([...ids].map((id) => slots.stop.run(() => remove(id))))
   } catch (error) {

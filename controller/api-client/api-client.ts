@@ -12,6 +12,7 @@ import {
   Rollout,
   type Release,
 } from '#shared/schemas/api.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import { faultOf, httpCall, namedFault, parseJson, readLines, readText } from './http-call.ts'
 import type {
   ApiClientOptions,
@@ -189,7 +190,7 @@ export class ApiClient {
   }
 
   async #json<T extends TSchema>(schema: T, call: Call, signal: AbortSignal): Promise<Static<T>> {
-    const limited = AbortSignal.any([signal, AbortSignal.timeout(CALL_TIMEOUT_MS)])
+    const limited = AbortSignal.any([signal, timeLimit(CALL_TIMEOUT_MS)])
     const answer = await this.#send(call, limited)
     if (!succeeded(answer)) throw await faultOf(answer)
     const value = parseJson(await readText(answer))

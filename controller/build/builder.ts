@@ -4,6 +4,7 @@ import path from 'node:path'
 import type Docker from 'dockerode'
 import { Fault } from '#shared/fault.ts'
 import type { Images } from '#shared/schemas/images.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import { Slots } from '../slots.ts'
 import { packBundle } from './bundle.ts'
 import { BundleCache } from './cache.ts'
@@ -176,7 +177,7 @@ class BundleBuilder implements Builder {
     }
     output.line(plan.why)
     const into = path.join(work, 'built')
-    const timeout = AbortSignal.timeout(this.#limits.installTimeoutMs)
+    const timeout = timeLimit(this.#limits.installTimeoutMs)
     const job = { id: path.basename(work), runtime: detected.runtime, plan, folder: root, tree }
     try {
       await installer.install({ ...job, into, output }, AbortSignal.any([signal, timeout]))

@@ -5,6 +5,7 @@ import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { rootCertificates } from 'node:tls'
 import { Fault } from '#shared/fault.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 
 export interface ProxySettings {
   readonly http?: string | undefined
@@ -29,7 +30,7 @@ export async function download(
   options: DownloadOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const timeout = AbortSignal.timeout(options.timeoutMs)
+  const timeout = timeLimit(options.timeoutMs)
   const both = AbortSignal.any([signal, timeout])
   try {
     const answer = await fetchFollowing(url, options, both)

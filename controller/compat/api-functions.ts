@@ -2,6 +2,7 @@ import type { ApiClient } from '#controller/api-client/index.ts'
 import { Fault } from '#shared/fault.ts'
 import type { FunctionView, Rollout } from '#shared/schemas/api.ts'
 import type { FunctionSettings } from '#shared/schemas/command.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type { CompatDeployment, FunctionsPort, InvokePorts } from './functions-port.ts'
 import { Turns } from './turns.ts'
 
@@ -117,7 +118,7 @@ async function deploy(
 
 /** Also when the caller has gone, so without its signal. What has failed already is told to the caller, not this. */
 async function forget(client: ApiClient, name: string): Promise<void> {
-  await client.removeFunction(name, AbortSignal.timeout(FORGET_TIMEOUT_MS)).catch(() => undefined)
+  await client.removeFunction(name, timeLimit(FORGET_TIMEOUT_MS)).catch(() => undefined)
 }
 
 /** Of the first node that serves it; all nodes of a fleet usually have the same. */

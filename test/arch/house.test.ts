@@ -57,6 +57,18 @@ it('no test is switched off', () => {
   assert.deepEqual(off, [])
 })
 
+it('what runs for long limits times by timeLimit, which leaves nothing', () => {
+  const files = globSync('{agent,controller,shared}/**/*.ts', {
+    cwd: ROOT,
+    exclude: [...EXCLUDED, 'controller/cli/**'],
+  })
+  assert.ok(files.length > 60, `${files.length} files seen`)
+  assert.deepEqual(
+    files.filter((file) => read(file).includes('AbortSignal.timeout(')),
+    [],
+  )
+})
+
 it("README's tables are those of the schemas: npm run docs makes them again", () => {
   const readme = read('README.md')
   assert.equal(renderReadme(readme), readme)

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import Docker from 'dockerode'
 import { Fault } from '#shared/fault.ts'
 import { RUNTIMES, type Runtime } from '#shared/schemas/names.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type {
   Engine,
   HandlerExit,
@@ -213,7 +214,7 @@ export class DockerEngine implements Engine {
       await this.#startProbe(id, await this.#image(runtime), signal)
       await this.stop(id, 0, signal)
     } catch (error) {
-      await this.#remove(id, AbortSignal.timeout(QUICK_MS)).catch(() => undefined)
+      await this.#remove(id, timeLimit(QUICK_MS)).catch(() => undefined)
       throw error
     } finally {
       this.#probing.delete(id)
@@ -255,7 +256,7 @@ export class DockerEngine implements Engine {
       await this.#call('start', SLOW_MS, signal, (abortSignal) => container.start({ abortSignal }))
     } catch (error) {
       // Also when the caller gave up: the engine may have made the container all the same.
-      await this.#remove(spec.id, AbortSignal.timeout(QUICK_MS)).catch(() => undefined)
+      await this.#remove(spec.id, timeLimit(QUICK_MS)).catch(() => undefined)
       throw error
     }
   }

@@ -1,4 +1,5 @@
 import { Fault } from '#shared/fault.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type { HandlerSpec, SpareSpec } from '../engine.ts'
 
 const UNREACHABLE: ReadonlySet<string> = new Set([
@@ -127,7 +128,7 @@ export async function limited<T>(
   limitMs: number,
   signal: AbortSignal,
 ): Promise<T> {
-  const both = AbortSignal.any([signal, AbortSignal.timeout(limitMs)])
+  const both = AbortSignal.any([signal, timeLimit(limitMs)])
   both.throwIfAborted()
   const aborted = Promise.withResolvers<never>()
   const onAbort = (): void => aborted.reject(both.reason)

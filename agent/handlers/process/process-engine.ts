@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Fault } from '#shared/fault.ts'
 import { RUNTIMES, type Runtime } from '#shared/schemas/names.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import type {
   Engine,
   HandlerExit,
@@ -152,7 +153,7 @@ export class ProcessEngine implements Engine {
       await writeState(spec.folder, { ...state, process: identity })
       signal.throwIfAborted()
     } catch (error) {
-      await this.stop(id, 0, AbortSignal.timeout(KILL_WAIT_MS))
+      await this.stop(id, 0, timeLimit(KILL_WAIT_MS))
       signal.throwIfAborted()
       const reason = error instanceof Error ? error.message : String(error)
       const what =

@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { ApiClient } from '#controller/api-client/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
+import { timeLimit } from '#shared/time-limit.ts'
 import { Slots } from '../../slots.ts'
 import { apiFunctions } from '../api-functions.ts'
 import type { CompatLog } from '../compat-log.ts'
@@ -122,7 +123,7 @@ async function deploy(
   deployment: CompatDeployment,
   signal: AbortSignal,
 ): Promise<Answer> {
-  const limited = AbortSignal.any([signal, AbortSignal.timeout(DEPLOY_TIMEOUT_MS)])
+  const limited = AbortSignal.any([signal, timeLimit(DEPLOY_TIMEOUT_MS)])
   const ports = await functions.deploy(deployment, limited)
   return { status: 200, body: uploadAnswer(deployment.name, ports) }
 }
