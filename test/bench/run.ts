@@ -16,6 +16,7 @@ import { loadTool as grpcTool } from './grpc/load.ts'
 import type { Plan, Question, Results, Suite } from './harness/model.ts'
 import { checkOut } from './harness/other-tree.ts'
 import { render } from './harness/render.ts'
+import { machineTicks } from '#test/process-facts.ts'
 import { calls } from './suites/calls.ts'
 import { cost } from './suites/cost.ts'
 import { deploys } from './suites/deploys.ts'
@@ -65,13 +66,22 @@ plan.say(
 )
 const startedAtMs = performance.now()
 const machine = machineFacts()
+const ticksBefore = machineTicks()
 const questions: Question[] = []
 for (const name of names) {
   plan.say(`-- ${name}`)
   questions.push(...((await SUITES[name]?.(plan)) ?? []))
 }
 const minutes = Math.round((performance.now() - startedAtMs) / 60_000)
-const results: Results = { command: 'npm run bench', machine: { ...machine, minutes }, questions }
+const ticks = machineTicks()
+const stolenPercent = Math.round(
+  (100 * (ticks.stolen - ticksBefore.stolen)) / (ticks.all - ticksBefore.all),
+)
+const results: Results = {
+  command: 'npm run bench',
+  machine: { ...machine, minutes, stolenPercent },
+  questions,
+}
 const json = `${JSON.stringify(results, undefined, 2)}\n`
 if (values.only === undefined && against === undefined) {
   await mkdir(dirname(RESULTS), { recursive: true })

@@ -26,10 +26,11 @@ export async function render(results: Results): Promise<void> {
 /** Pure: the results as Markdown. */
 export function tables(results: Results): string {
   const { command, machine, questions } = results
-  const { cores, memoryGiB, node, rounds, secondsPerRound, date, load, minutes } = machine
+  const { cores, memoryGiB, node, rounds, secondsPerRound, date, load, minutes, stolenPercent } =
+    machine
   return [
-    `\`${command}\` on ${date}, ${minutes} minutes: ${cores} cores shared with the load generators, ${memoryGiB} GiB, Node ${node}, load average ${load} at the start; medians (least`,
-    `to most) of ${rounds} alternating rounds of ${secondsPerRound} s. Read the ratios: \`x\` is the ratio to the bare server in the same rounds.`,
+    `\`${command}\` on ${date}, ${minutes} minutes: ${cores} cores shared with the load generators, ${memoryGiB} GiB, Node ${node}, load average ${load} at the start, ${stolenPercent} % of the processor time taken by`,
+    `other guests of its host; medians (least to most) of ${rounds} alternating rounds of ${secondsPerRound} s. Read the ratios: \`x\` is the ratio to the bare server in the same rounds.`,
     '',
     ...targetTable(results),
     ...questions.flatMap((question) => ['', ...table(question)]),
