@@ -1,4 +1,4 @@
-"""The Python runner's own tests: the shared vectors, and what does not need an agent. Run: python3 -m unittest test_runner"""
+"""The Python runner's own tests: the shared vectors, and what needs neither an agent nor a socket. Run: python3 -m unittest"""
 
 import json
 import os
@@ -42,6 +42,27 @@ class FramesTest(unittest.TestCase):
                 seen.extend(decoder.feed(stream[at : at + size]))
                 at += size
             self.assertEqual(seen, expected)
+
+    def test_large_data_is_handed_on_as_it_comes(self):
+        numbers = random.Random(5)
+        bodies = [numbers.randbytes(size) for size in (16_385, 300_000, 100, 1_048_576)]
+        stream = b"".join(p.frame(p.DATA, at, body, p.END) for at, body in enumerate(bodies)) + p.frame(p.PING, 0)
+        for sizes in ((1_000,), (262_144,), (11, 12, 13, 20_000), (len(stream),)):
+            decoder = p.Decoder()
+            seen = [b""] * len(bodies)
+            ended = []
+            at = 0
+            while at < len(stream):
+                size = numbers.choice(sizes)
+                for kind, flags, call_id, payload in decoder.feed(stream[at : at + size]):
+                    if kind == p.DATA:
+                        seen[call_id] += payload
+                        if flags & p.END:
+                            ended.append((call_id, len(seen[call_id])))
+                at += size
+            self.assertEqual(seen, bodies)
+            self.assertEqual(ended, [(at, len(body)) for at, body in enumerate(bodies)])
+            self.assertEqual(kind, p.PING)
 
     def test_requests_are_split(self):
         for vector in vectors("frames.json"):
@@ -326,6 +347,7 @@ class ThreadsTest(unittest.TestCase):
             start=lambda status, head: True,
             offer=lambda data, waiter: True,
             ended=False,
+            thread=None,
             connection=types.SimpleNamespace(writer=types.SimpleNamespace(flush=lambda: None)),
             fail=lambda kind, text: order.append(kind),
         )

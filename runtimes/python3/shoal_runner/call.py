@@ -13,6 +13,39 @@ class CallCancelled(BaseException):
     """Raised inside a function whose call is cancelled. Not an Exception: `except Exception` lets it pass."""
 
 
+# Held while an exception is thrown into a function's thread, and while a thread says that it takes none.
+cancel_lock = threading.Lock()
+
+
+class Uninterrupted:
+    """Keeps `CallCancelled` out of what a function's thread does for the runner, which it would leave half-done; raised behind it."""
+
+    __slots__ = ("_call", "_thread")
+
+    def __init__(self, call):
+        self._call = call
+
+    def __enter__(self):
+        call = self._call
+        self._thread = None
+        if call is None or call.thread != threading.get_ident():
+            return
+        with cancel_lock:
+            self._thread, call.thread = call.thread, None
+
+    def __exit__(self, kind, error, trace):
+        if self._thread is None:
+            return
+        call = self._call
+        with cancel_lock:
+            if not call.cancelled or call.interrupted:
+                call.thread = self._thread
+                return
+            call.interrupted = True
+        if kind is None:
+            raise CallCancelled
+
+
 class Call:
     __slots__ = (
         "_queue",
@@ -72,7 +105,7 @@ class Call:
         # The first part alone may have filled the window.
         self._grant()
 
-    def receive(self, data, last):
+    def receive(self, data, flags):
         """Takes body bytes; True when the body is complete."""
         if self.body is not None:
             raise p.ProtocolError("FORBIDDEN", f"call {self.id}: data after the end of the body")
@@ -80,12 +113,14 @@ class Call:
         self._check_credit()
         self.parts.append(data)
         self.parts_bytes += len(data)
-        if last:
+        if flags & p.END:
             self.body = b"".join(self.parts)
             self.parts = None
             return True
         self.ungranted += len(data)
-        self._grant()
+        # Not amid a frame: more than was granted when it was sent must not get through.
+        if not flags & p.PART:
+            self._grant()
         return False
 
     def _grant(self):
@@ -156,7 +191,7 @@ class Call:
     def _pump(self):
         view, last = self._queue
         connection = self.connection
-        append = connection.writer.append
+        append_data = connection.writer.append_data
         frame_bytes_max = min(p.FRAME_BODY_BYTES_MAX, connection.payload_bytes_max)
         while not self.ended:
             size = min(len(view), self.send_credit, frame_bytes_max)
@@ -170,7 +205,7 @@ class Call:
             if end:
                 connection.free(self)
             if size or end:
-                append(p.data_frame(self.id, view[:size], p.END if end else 0))
+                append_data(p.data_prefix(self.id, size, p.END if end else 0), view[:size])
             self.send_credit -= size
             view = rest
             if end:
@@ -204,6 +239,13 @@ class Call:
             self.ended = True
         self._release()
 
+    def cancel(self):
+        """Says that nobody waits for the answer any more; who waits to send more of it need not."""
+        self.cancelled = True
+        waiter = self._waiter
+        if waiter is not None:
+            waiter()
+
     def _release(self):
         self._queue = None
         waiter, self._waiter = self._waiter, None
@@ -222,9 +264,8 @@ def send_chunk(call, data):
     if call.ended or call.cancelled:
         return False
     ready = threading.Event()
-    if not call.offer(data, ready.set):
-        call.connection.writer.flush()
-        # In short waits: an exception thrown into this thread (cancel) is only seen between them.
-        while not ready.wait(0.1):
-            pass
-    return not call.ended
+    sent = call.offer(data, ready.set)
+    call.connection.writer.flush()
+    if not sent and not call.cancelled:
+        ready.wait()
+    return not call.ended and not call.cancelled

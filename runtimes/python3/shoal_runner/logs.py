@@ -8,6 +8,7 @@ from collections import deque
 from contextvars import ContextVar
 
 from . import protocol as p
+from .call import Uninterrupted
 
 # The call that the running code belongs to.
 current_call = ContextVar("shoal_call", default=None)
@@ -35,6 +36,10 @@ class Logs:
 
     def line(self, call_id, level, text):
         data = p.text_frame(p.LOG, call_id, level, text, p.LOG_LINE_BYTES_MAX)
+        with Uninterrupted(current_call.get()):
+            self._send(data)
+
+    def _send(self, data):
         writer = self._writer
         if writer is None or writer.congested or self._kept:
             self._keep(data)

@@ -12,6 +12,8 @@ KNOWN = frozenset(
 )
 
 END = 0x01
+# Only here, never on the wire: the rest of the frame is still to come.
+PART = 0x100
 
 KIND_FUNCTION, KIND_NOT_READY, KIND_BAD_ANSWER, KIND_CANCELLED, KIND_LIMIT = 0, 1, 2, 3, 4
 DEBUG, INFO, WARN, ERROR_LEVEL = 0, 1, 2, 3
@@ -54,36 +56,49 @@ class ProtocolError(Exception):
 
 
 class Decoder:
-    """Cuts a byte stream into frames; holds at most one unfinished frame."""
+    """Cuts a byte stream into frames; holds at most one unfinished frame that is not large DATA."""
 
     def __init__(self):
         self.payload_bytes_max = PAYLOAD_BYTES_MAX
         self._parts = []
         self._have = 0
         self._need = PREFIX_BYTES
+        # What is still to come of large DATA whose first part has been handed on, its flags and its call.
+        self._data_left = 0
+        self._data_flags = 0
+        self._data_id = 0
 
     def feed(self, data):
-        """The frames that `data` completes, as tuples (type, flags, id, payload); a large payload of DATA is a view, not a copy."""
-        if self._parts:
-            self._parts.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return ()
-            data = b"".join(self._parts)
-            self._parts = []
+        """The frames that `data` completes, as tuples (type, flags, id, payload).
+
+        A large payload of DATA is a view, not a copy, and comes in several parts when it is split: PART with all but the last.
+        """
         frames = []
         at = 0
         size = len(data)
+        if self._data_left:
+            at = self._pass_data(frames, data, 0, size)
+        elif self._parts:
+            self._parts.append(data)
+            self._have += size
+            if self._have < self._need:
+                return ()
+            data = b"".join(self._parts)
+            size = len(data)
+            self._parts = []
         while size - at >= PREFIX_BYTES:
             length, kind, flags, _, call_id = _unpack_prefix(data, at)
             if length > self.payload_bytes_max:
                 raise ProtocolError("FRAME_TOO_LARGE", f"a frame of {length} bytes")
+            if kind == DATA and length > _VIEWED_BYTES:
+                self._data_left, self._data_flags, self._data_id = length, flags, call_id
+                at = self._pass_data(frames, data, at + PREFIX_BYTES, size)
+                continue
             end = at + PREFIX_BYTES + length
             if end > size:
                 self._need = end - at
                 break
-            whole = memoryview(data) if kind == DATA and length > _VIEWED_BYTES else data
-            frames.append((kind, flags, call_id, whole[at + PREFIX_BYTES : end]))
+            frames.append((kind, flags, call_id, data[at + PREFIX_BYTES : end]))
             at = end
         else:
             self._need = PREFIX_BYTES
@@ -92,14 +107,24 @@ class Decoder:
             self._have = size - at
         return frames
 
+    def _pass_data(self, frames, data, start, size):
+        """Hands on what there is of large DATA; returns where the next frame starts."""
+        end = min(size, start + self._data_left)
+        if end == start:
+            return end
+        self._data_left -= end - start
+        flags = PART if self._data_left else self._data_flags
+        frames.append((DATA, flags, self._data_id, memoryview(data)[start:end]))
+        return end
+
 
 def frame(kind, call_id, payload=b"", flags=0):
     return _pack_prefix(len(payload), kind, flags, 0, call_id) + payload
 
 
-def data_frame(call_id, view, flags):
-    """DATA with what is in `view` now."""
-    return b"".join((_pack_prefix(len(view), DATA, flags, 0, call_id), view))
+def data_prefix(call_id, size, flags):
+    """What precedes the payload of DATA."""
+    return _pack_prefix(size, DATA, flags, 0, call_id)
 
 
 def response(call_id, status, head, body, flags):

@@ -270,7 +270,7 @@ class Runner:
         if not self._welcomed:
             raise p.ProtocolError("FORBIDDEN", f"a frame of type {kind} before WELCOME")
         if kind == p.DATA:
-            self._data(connection.calls.get(call_id), payload, flags & p.END)
+            self._data(connection.calls.get(call_id), payload, flags)
         elif kind == p.WINDOW:
             need(len(payload) >= 4, "WINDOW")
             call = connection.calls.get(call_id)
@@ -318,10 +318,10 @@ class Runner:
             os.environ.update({str(name): str(value) for name, value in env.items()})
         self._init = {"dir": str(message.get("dir", "/shoal/fn")), "entry": message.get("entry")}
 
-    def _data(self, call, payload, last):
+    def _data(self, call, payload, flags):
         if call is None:
             return
-        if not call.receive(payload, last):
+        if not call.receive(payload, flags):
             if call.parts_bytes > p.BODY_BYTES_MAX and not call.ended:
                 call.fail(p.KIND_LIMIT, f"a request body above {p.BODY_BYTES_MAX} bytes")
         elif not call.ended:

@@ -18,7 +18,7 @@ import traceback
 from collections import deque
 
 from . import protocol as p
-from .call import CallCancelled, send_chunk
+from .call import CallCancelled, Uninterrupted, cancel_lock, send_chunk
 from .contract import BadAnswer, chunk_bytes, error_text, parts_of
 from .logs import current_call
 from .start_thread import start_thread
@@ -65,7 +65,6 @@ class Threads:
         self._with_workers = 0
         self._orphans = 0
         self._lock = threading.Lock()
-        self._cancel_lock = threading.Lock()
         self._monitor_wake = threading.Event()
         self._monitor_parked = False
         self._monitor = False
@@ -266,28 +265,27 @@ class Threads:
                     call.answer(status, head, body)
             else:
                 _stream(call, status, head, body)
-        except BadAnswer as error:
-            call.thread = None
-            call.fail(p.KIND_BAD_ANSWER, f"the function returned {error}")
         except CallCancelled:
             call.fail(p.KIND_CANCELLED, "cancelled")
         except BaseException as error:
             call.thread = None
             if call.cancelled:
-                call.fail(p.KIND_CANCELLED, "cancelled")
+                self._settle_cancelled(call, ident)
+            elif isinstance(error, BadAnswer):
+                call.fail(p.KIND_BAD_ANSWER, f"the function returned {error}")
             else:
                 self._failed(call, error)
         finally:
             call.thread = None
             if call.interrupted:
                 # An exception that was meant for the function and came too late must not hit the next call.
-                with self._cancel_lock:
+                with cancel_lock:
                     _raise_in_thread(ident, _NOTHING)
             if self._forked.is_set():
                 self._forked.leave()
 
     def _settle_cancelled(self, call, ident):
-        with self._cancel_lock:
+        with cancel_lock:
             _raise_in_thread(ident, _NOTHING)
         call.fail(p.KIND_CANCELLED, "cancelled")
 
@@ -299,7 +297,7 @@ class Threads:
 
     def cancel(self, call):
         """Throws `CallCancelled` into the function. One that waits inside the system sees it when it comes back."""
-        call.cancelled = True
+        call.cancel()
         try:
             self._pending.remove(call)
         except ValueError:
@@ -307,9 +305,9 @@ class Threads:
         else:
             call.fail(p.KIND_CANCELLED, "cancelled")
             return
-        with self._cancel_lock:
+        with cancel_lock:
             thread = call.thread
-            if thread is not None and not call.ended:
+            if thread is not None and not call.ended and not call.interrupted:
                 call.interrupted = True
                 _raise_in_thread(thread, CallCancelled)
 
@@ -328,17 +326,20 @@ def _stream(call, status, head, parts):
     """Sends the parts of a body as the caller takes them."""
     if not hasattr(parts, "__next__"):
         raise BadAnswer("an async generator from a function that is not async; write async def")
+    uninterrupted = Uninterrupted(call)
     try:
-        if not call.start(status, head):
-            return
+        with uninterrupted:
+            if not call.start(status, head):
+                return
         for part in parts:
             data = chunk_bytes(part)
             if data:
-                if not send_chunk(call, data):
-                    break
-                call.connection.writer.flush()
-        if not call.cancelled:
-            call.finish()
+                with uninterrupted:
+                    if not send_chunk(call, data):
+                        break
+        with uninterrupted:
+            if not call.cancelled:
+                call.finish()
     finally:
         if hasattr(parts, "close"):
             parts.close()

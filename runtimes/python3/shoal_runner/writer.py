@@ -3,9 +3,25 @@
 import select
 import threading
 from collections import deque
-from socket import MSG_DONTWAIT
+from socket import MSG_DONTWAIT, SO_SNDBUF, SOL_SOCKET
 
 from .start_thread import start_thread
+
+# From here on a copy costs more than a buffer of its own.
+_VIEWED_BYTES = 16_384
+# What the kernel may hold, as far as net.core.wmem_max lets it: some windows of some calls, so that few writes are split.
+_SEND_BUFFER_BYTES = 1_048_576
+# Of one write; IOV_MAX of Linux is 1,024.
+_BUFFERS_MAX = 256
+
+
+def rest_of(buffers, sent):
+    """What is left of `buffers` after so many bytes of them."""
+    for at, buffer in enumerate(buffers):
+        if sent < len(buffer):
+            return [memoryview(buffer)[sent:], *buffers[at + 1 :]]
+        sent -= len(buffer)
+    return []
 
 
 class Writer:
@@ -16,10 +32,12 @@ class Writer:
     """
 
     def __init__(self, sock):
+        sock.setsockopt(SOL_SOCKET, SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._sock = sock
         self._out = deque()
         self._lock = threading.Lock()
-        self._tail = memoryview(b"")
+        # Views of what the kernel has not taken yet.
+        self._tail = []
         self._wake = threading.Event()
         self._threaded = False
         self.congested = False
@@ -27,9 +45,19 @@ class Writer:
         self.on_clear = lambda: None
         # The hot path appends straight to the queue.
         self.append = self._out.append
+        self._has_views = False
 
     def __len__(self):
         return len(self._out)
+
+    def append_data(self, prefix, view):
+        """A frame of DATA. What is large is not copied: it must not change until it has been written."""
+        if len(view) < _VIEWED_BYTES:
+            self.append(b"".join((prefix, view)))
+            return
+        # In this order, and at once: whoever takes the frame is to know of it, and no other frame may come in between.
+        self._has_views = True
+        self._out.extend((prefix, view))
 
     def flush(self):
         """Writes what has been gathered, unless another thread is just doing that."""
@@ -40,12 +68,22 @@ class Writer:
                 return
             try:
                 if not self.congested:
-                    self._write(b"".join([out.popleft() for _ in range(len(out))]))
+                    if self._has_views:
+                        self._write_buffers(self._take())
+                    else:
+                        self._write(b"".join([out.popleft() for _ in range(len(out))]))
             finally:
                 self._lock.release()
             if self.congested and not self._threaded:
                 # No thread could be started for it: then this one has to wait.
                 self._drain_once()
+
+    def _take(self):
+        """What has been gathered, in buffers for one write."""
+        out = self._out
+        self._has_views = False
+        buffers = [out.popleft() for _ in range(len(out))]
+        return buffers if len(buffers) <= _BUFFERS_MAX else [b"".join(buffers)]
 
     def _write(self, data):
         try:
@@ -58,7 +96,22 @@ class Writer:
             # The reader learns of it as well, and deals with it.
             self.closed = True
             return
-        self._tail = memoryview(data)[sent:]
+        self._leave([data], sent)
+
+    def _write_buffers(self, buffers):
+        try:
+            sent = self._sock.sendmsg(buffers, (), MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.closed = True
+            return
+        if sent < sum(map(len, buffers)):
+            self._leave(buffers, sent)
+
+    def _leave(self, buffers, sent):
+        """Leaves to the writer's thread what the kernel has not taken."""
+        self._tail = rest_of(buffers, sent)
         self.congested = True
         self._threaded = self._threaded or start_thread("shoal-writer", self._drain)
         self._wake.set()
@@ -79,7 +132,7 @@ class Writer:
             with self._lock:
                 while self._tail or out:
                     if not self._tail:
-                        self._tail = memoryview(b"".join([out.popleft() for _ in range(len(out))]))
+                        self._tail = self._take()
                     self._send_tail()
                 self.congested = False
         except OSError:
@@ -91,7 +144,7 @@ class Writer:
         """Sends what is left. What it has sent is noted at once: an exception for the function may come in between."""
         while self._tail:
             try:
-                self._tail = self._tail[self._sock.send(self._tail, MSG_DONTWAIT) :]
+                self._tail = rest_of(self._tail, self._sock.sendmsg(self._tail, (), MSG_DONTWAIT))
             except BlockingIOError:
                 select.select((), (self._sock,), (), 1.0)
             if self.closed:

@@ -1,0 +1,131 @@
+"""Frames on their way out, over a real socket. Run: python3 -m unittest"""
+
+import random
+import socket
+import sys
+import threading
+import time
+import types
+import unittest
+from unittest import mock
+
+from shoal_runner import protocol as p
+from shoal_runner.call import Call
+from shoal_runner.contract import Contract
+from shoal_runner.logs import Logs, LogStream
+from shoal_runner.runner import Connection
+from shoal_runner.threads import Threads
+from shoal_runner.writer import Writer
+
+
+class Peer:
+    """The other end of a connection; it notes the frames it gets."""
+
+    def __init__(self):
+        self.near, self._far = socket.socketpair(socket.AF_UNIX)
+        self.frames = []
+        self.broken = None
+        self._reading = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self):
+        self._reading.start()
+        return self
+
+    def __exit__(self, *_):
+        self.near.close()
+        self._reading.join(5)
+        self._far.close()
+
+    def take_little_at_once(self):
+        """Writes are split from here on."""
+        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
+
+    def _read(self):
+        decoder = p.Decoder()
+        try:
+            while data := self._far.recv(50_000):
+                self.frames.extend((kind, flags, call_id, bytes(payload)) for kind, flags, call_id, payload in decoder.feed(data))
+        except p.ProtocolError as error:
+            self.broken = error
+
+    def wait_for(self, found):
+        until = time.monotonic() + 10
+        while not found(self.frames):
+            if self.broken or time.monotonic() > until:
+                raise AssertionError(f"not found in {len(self.frames)} frames; {self.broken}")
+            time.sleep(0.001)
+
+    def body_of(self, call_id):
+        return b"".join(payload for kind, _, at, payload in self.frames if kind == p.DATA and at == call_id)
+
+
+class WriterTest(unittest.TestCase):
+    def test_frames_of_all_sizes_from_many_threads_arrive_whole(self):
+        numbers = random.Random(6)
+        bodies = [numbers.randbytes(numbers.choice((10, 20_000, 300_000))) for _ in range(120)]
+        with Peer() as peer:
+            writer = Writer(peer.near)
+            peer.take_little_at_once()
+
+            def write(first):
+                for at in range(first, len(bodies), 4):
+                    for part in range(0, len(bodies[at]), 131_072):
+                        view = memoryview(bodies[at])[part : part + 131_072]
+                        writer.append_data(p.data_prefix(at, len(view), 0), view)
+                        writer.append(p.frame(p.PING, 0, b"1234"))
+                        writer.flush()
+
+            threads = [threading.Thread(target=write, args=(first,)) for first in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            total = sum(map(len, bodies))
+            peer.wait_for(lambda frames: sum(len(frame[3]) for frame in frames if frame[0] == p.DATA) >= total)
+            for at, body in enumerate(bodies):
+                self.assertTrue(peer.body_of(at) == body, f"body {at}")
+            writer.close()
+
+    def test_a_cancel_leaves_no_frame_half_written_wherever_it_strikes(self):
+        # The threads are to overtake each other everywhere.
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(0.000_05)
+        numbers = random.Random(7)
+        part = numbers.randbytes(60_000)
+
+        def parts():
+            while True:
+                print("a line")
+                yield part
+
+        with Peer() as peer:
+            logs = Logs()
+            connection = Connection(peer.near, logs, lambda call: None)
+            peer.take_little_at_once()
+            logs.attach(connection.writer)
+            contract = Contract(lambda request, context: parts(), "native", "f", "r")
+            threads = Threads(contract, 1, None, types.SimpleNamespace(is_set=lambda: False))
+
+            def run(call):
+                threads._call(call, threading.get_ident())
+                connection.writer.flush()
+
+            with mock.patch("sys.stdout", LogStream(logs, p.INFO, sys.stdout)):
+                for call_id in range(1, 300):
+                    call = Call(call_id, 0, b"GET\n/\n", b"", connection)
+                    call.send_credit = 2_000_000
+                    running = threading.Thread(target=run, args=(call,))
+                    running.start()
+                    time.sleep(numbers.random() * 0.004)
+                    threads.cancel(call)
+                    running.join(5)
+                    self.assertFalse(running.is_alive(), "it has not seen that it is cancelled")
+                    peer.wait_for(lambda frames: any(frame[0] == p.ERROR for frame in frames))
+                    body = peer.body_of(call_id)
+                    self.assertTrue(body == (part * (len(body) // len(part) + 1))[: len(body)])
+                    peer.frames.clear()
+            connection.writer.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
