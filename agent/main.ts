@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import * as fs from 'node:fs/promises'
+import module from 'node:module'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { pino, type Logger } from 'pino'
@@ -36,6 +37,8 @@ import { tryDoors } from './doors.ts'
 /** Beyond `drainMs`; then the process ends whatever still hangs. */
 const STOP_WITHIN_MS = 4_500
 const ENGINE_WITHIN_MS = 5_000
+/** By then it has compiled most of what it needs, and has had time for the calls that waited for it. */
+const KEEP_COMPILED_MS = 10_000
 
 /**
  * Wires one agent and runs it until `signal` aborts. With `agent.ts` the only file that knows every part: each gets what it needs here and nothing
@@ -58,6 +61,8 @@ export async function runAgent(
   const ports = await agent.openDoors()
   announce({ [LOG_KEYS.node]: base.identity.node, ...ports, engine: engine.kind })
   void warnWithoutEngine(engine, signal)
+  // Else Node keeps it when it ends by itself, and a host that loses its power does not.
+  setTimeout(() => module.flushCompileCache(), KEEP_COMPILED_MS).unref()
   const removed = agent.removed.then(() => true)
   const isRemoved = signal.aborted
     ? false

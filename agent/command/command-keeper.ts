@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Type, type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
+import { lazyValidator } from '#shared/lazy-validator.ts'
 import type { Clock } from '#shared/clock.ts'
 import { DurableFile, type FileOps } from '#shared/durable-file.ts'
 import { isEnvelope, verifyEnvelope } from '#shared/envelope.ts'
@@ -30,7 +31,7 @@ const HighestFile = Type.Object({
   /** sha256 of the payload that had it, so that exactly this one may come again when it was lost here. */
   payload: Type.String(),
 })
-const commandValidator = Compile(NodeCommand)
+const commandValidator = lazyValidator(NodeCommand)
 const commandFileValidator = Compile(CommandFile)
 const highestValidator = Compile(HighestFile)
 

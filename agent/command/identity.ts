@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { createUser, fromSeed } from '@nats-io/nkeys'
 import { Type, type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
+import { lazyValidator } from '#shared/lazy-validator.ts'
 import type { Clock } from '#shared/clock.ts'
 import { DurableFile, type FileOps } from '#shared/durable-file.ts'
 import { verifyTrust } from '#shared/envelope.ts'
@@ -36,8 +37,8 @@ const IdentityFile = Type.Object({
 })
 type IdentityFile = Static<typeof IdentityFile>
 const fileValidator = Compile(IdentityFile)
-const tokenValidator = Compile(JoinToken)
-const replyValidator = Compile(JoinReply)
+const tokenValidator = lazyValidator(JoinToken)
+const replyValidator = lazyValidator(JoinReply)
 
 /** Who this node is, and how it logs in. */
 export interface Identity {

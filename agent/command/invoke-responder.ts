@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { headers as natsHeaders, type Msg } from '@nats-io/transport-node'
-import { Compile } from 'typebox/compile'
 import type { HeaderList, Invoker, Result } from '#agent/invoke/index.ts'
+import { lazyValidator } from '#shared/lazy-validator.ts'
 import { Fault, FAULTS } from '#shared/fault.ts'
 import { LIMITS } from '#shared/limits.ts'
 import { HEAD_HEADER, InvokeHead, type InvokeReplyHead } from '#shared/schemas/wire.ts'
@@ -13,7 +13,7 @@ const CALLS_MAX = 256
 const HEAD_BYTES_MAX = 128 * 1024
 const MESSAGE_CHARS_MAX = 4_096
 
-const headValidator = Compile(InvokeHead)
+const headValidator = lazyValidator(InvokeHead)
 
 export interface InvokeResponderOptions {
   readonly invoker: Pick<Invoker, 'invoke'>

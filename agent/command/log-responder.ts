@@ -1,5 +1,5 @@
 import type { Msg } from '@nats-io/transport-node'
-import { Compile } from 'typebox/compile'
+import { lazyValidator } from '#shared/lazy-validator.ts'
 import type { LogLine } from '#shared/schemas/health.ts'
 import { LogsRequest, type LogsReply } from '#shared/schemas/wire.ts'
 import { subjects } from '#shared/subjects.ts'
@@ -11,7 +11,7 @@ const PUBLISH_EVERY_MS = 100
 const WAITING_BYTES_MAX = 256 * 1024
 const FOLLOWED_MAX = 100
 
-const validator = Compile(LogsRequest)
+const validator = lazyValidator(LogsRequest)
 
 export interface LogResponderOptions {
   readonly node: string

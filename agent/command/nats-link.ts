@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   connect,
-  jwtAuthenticator,
   RequestError,
   TimeoutError,
   type Msg,
@@ -13,6 +12,7 @@ import { subjects } from '#shared/subjects.ts'
 import { backoffMs } from './backoff.ts'
 import type { Identity } from './identity.ts'
 import type { CommandLog } from './log.ts'
+import { signBy } from './nats-signer.ts'
 
 const CONNECT_WITHIN_MS = 5_000
 const RETRY_MIN_MS = 100
@@ -153,7 +153,7 @@ export class NatsLink implements AsyncDisposable {
     const connecting = connect({
       servers: [...identity.natsUrls],
       name: `shoal-agent ${identity.node}`,
-      authenticator: jwtAuthenticator(identity.userJwt, new TextEncoder().encode(identity.seed)),
+      authenticator: signBy(identity.userJwt, identity.seed),
       inboxPrefix: subjects.inbox(identity.node),
       timeout: CONNECT_WITHIN_MS,
       maxReconnectAttempts: -1,

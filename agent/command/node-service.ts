@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Msg, NatsConnection } from '@nats-io/transport-node'
-import { Compile } from 'typebox/compile'
+import { lazyValidator } from '#shared/lazy-validator.ts'
 import { Fault } from '#shared/fault.ts'
 import type { CommandReply, NodeCommand } from '#shared/schemas/command.ts'
 import type { Hello, Inventory } from '#shared/schemas/health.ts'
@@ -19,7 +19,7 @@ const HELLO_TIMEOUT_MS = 5_000
 const HELLO_RETRY_MIN_MS = 200
 const HELLO_RETRY_MAX_MS = 10_000
 
-const helloReplyValidator = Compile(HelloReply)
+const helloReplyValidator = lazyValidator(HelloReply)
 
 export interface NodeServiceOptions {
   readonly node: string

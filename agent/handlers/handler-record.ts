@@ -3,7 +3,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { chmod, mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Type, type Static } from 'typebox'
-import { Check } from 'typebox/value'
+import { Compile } from 'typebox/compile'
 import { Fault } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import { Digest, FunctionName, ReleaseId, Runtime } from '#shared/schemas/names.ts'
@@ -41,6 +41,7 @@ export const HandlerRecord = Type.Object({
   fresh: Type.Optional(Type.Literal(true)),
 })
 export type HandlerRecord = Static<typeof HandlerRecord>
+const recordValidator = Compile(HandlerRecord)
 
 /** A new handler for an assignment. `identity`: see `Engine.identity`; `id`: that of the spare it is made of. */
 export function newRecord(
@@ -200,7 +201,7 @@ export class HandlerFolders {
   #record(id: string): HandlerRecord | undefined {
     try {
       const value: unknown = JSON.parse(readFileSync(join(this.folderOf(id), RECORD_FILE), 'utf8'))
-      return Check(HandlerRecord, value) && value.id === id ? value : undefined
+      return recordValidator.Check(value) && value.id === id ? value : undefined
     } catch {
       // Cut off by a crash before it was whole: nothing was started in there.
       return undefined

@@ -47,6 +47,8 @@ export interface HandlerTimeouts {
   readonly loadMs: number
   /** For the runner of a handler that is adopted to connect; it tries again at least once a second. */
   readonly adoptMs: number
+  /** One that runs and says nothing for so long is woken: its agent was ended while it paused it. */
+  readonly awakeMs: number
   /** For a runner that lost its connection while its process goes on. */
   readonly relinkMs: number
   /** For a runner that was paused to answer. */
@@ -59,6 +61,7 @@ export const HANDLER_TIMEOUTS: HandlerTimeouts = {
   helloMs: 30_000,
   loadMs: 60_000,
   adoptMs: 5_000,
+  awakeMs: 1_000,
   relinkMs: 2_000,
   resumeMs: 2_000,
   shutdownMs: 1_000,

@@ -105,12 +105,14 @@ export class Handler {
   }
 
   /** Takes over one that runs already: its runner connects as soon as the socket is back. Resolves like `start`. */
-  async adopt(): Promise<void> {
-    const { engine } = this.#options
+  async adopt(wasPaused: boolean): Promise<void> {
     this.#startedAtMs = performance.now()
     await this.#open(async (signal) => {
       await this.#listen()
-      await engine.unpause(this.id, signal)
+      const isAwake =
+        !wasPaused &&
+        (await within(this.#arrived.promise, this.#timeouts.awakeMs, signal, () => undefined))
+      if (!isAwake) await this.#options.engine.unpause(this.id, signal)
       const link = await this.#hello(this.#timeouts.adoptMs, signal)
       // The earlier agent was cut off before it had it ready for INIT.
       if (link.hello.state === 'empty') await equip(this.#options, undefined, signal)
@@ -375,12 +377,8 @@ export class Handler {
   /** Ends in `failed` with the best explanation there is: the exit before the lost connection, output before silence. */
   async #fail(error: unknown): Promise<void> {
     if (isOver(this.#state)) return
-    const exit = await within(
-      this.#ended.promise,
-      error === undefined ? 0 : EXIT_WAIT_MS,
-      undefined,
-      () => undefined,
-    )
+    const waitMs = error === undefined ? 0 : EXIT_WAIT_MS
+    const exit = await within(this.#ended.promise, waitMs, undefined, () => undefined)
     const { record, engine } = this.#options
     const fault = exit === undefined ? Fault.from(error) : exitFault(record, exit, this.#loaded)
     const told = Fault.is(error, 'FUNCTION_LOAD') ? error : await withTail(engine, record, fault)

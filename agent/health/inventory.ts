@@ -1,10 +1,14 @@
+import { readFile } from 'node:fs/promises'
 import { arch as nodeArch, availableParallelism, release, totalmem } from 'node:os'
+import { parseEnv } from 'node:util'
 import type { Arch, EngineKind, Labels, Runtime } from '#shared/schemas/names.ts'
 import type { Inventory } from '#shared/schemas/health.ts'
 import { timeLimit } from '#shared/time-limit.ts'
 import type { HealthLog } from './log.ts'
 
 const ENGINE_WITHIN_MS = 3_000
+/** Where every distribution of today tells its name: os-release(5). */
+const OS_RELEASE = '/etc/os-release'
 
 export interface InventoryOptions {
   readonly agentVersion: string
@@ -69,8 +73,19 @@ export class InventoryReader {
   }
 }
 
-/** Name and version of the distribution. The library starts programs for it, so it is loaded and asked once. */
+/** Name and version of the distribution. */
 async function osName(): Promise<string> {
+  try {
+    const { NAME = '', VERSION_ID = '' } = parseEnv(await readFile(OS_RELEASE, 'utf8'))
+    if (NAME !== '') return `${NAME} ${VERSION_ID}`.trim()
+  } catch {
+    // A host of the few without it.
+  }
+  return askForOsName()
+}
+
+/** The library starts programs, and nothing is served meanwhile: loaded and asked where the file does not tell. */
+async function askForOsName(): Promise<string> {
   try {
     const { default: systeminformation } = await import('systeminformation')
     const { distro, release: version } = await systeminformation.osInfo()

@@ -143,7 +143,7 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
     const held = heldOf(shop, fn, id)
     held.adopting = true
     const adopt = async (): Promise<void> => {
-      if (held.handler.state.kind === 'found') await held.handler.adopt()
+      if (held.handler.state.kind === 'found') await held.handler.adopt(held.foundPaused)
     }
     shop.track(shop.slots.adopt.run(adopt))
   },

@@ -14,6 +14,8 @@ export interface Held {
   suspect: 'overrun' | 'blocked' | undefined
   /** It has been sent the one call that it was there for. */
   spent: boolean
+  /** It was paused when it was found. */
+  readonly foundPaused: boolean
   /** Its adoption has been ordered. */
   adopting: boolean
   /** Its removal has been ordered. */
@@ -26,9 +28,10 @@ export interface Held {
   stopRetryAtMs: number
 }
 
-export function newHeld(handler: Handler, proven: boolean): Held {
+export function newHeld(handler: Handler, proven: boolean, foundPaused = false): Held {
   return {
     handler,
+    foundPaused,
     lane: undefined,
     proven,
     servingSinceMs: undefined,

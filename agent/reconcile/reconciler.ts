@@ -303,7 +303,7 @@ export class Reconciler implements AsyncDisposable {
   #found(record: HandlerRecord, paused: boolean): void {
     const state = this.#stateOf(record.fn)
     // One that was paused took no calls: when it is outdated, nobody misses it.
-    state.held.set(record.id, newHeld(this.#shop.newHandler(record, 'found'), !paused))
+    state.held.set(record.id, newHeld(this.#shop.newHandler(record, 'found'), !paused, paused))
     state.found(this.#shop.nowMs())
   }
 

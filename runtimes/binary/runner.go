@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	reconnectMin = 20 * time.Millisecond
-	// An agent that comes back serves again this soon; a try that finds no socket costs next to nothing.
+	// Tries to connect come in this part of the time that the agent has been away: one that was restarted serves again at once.
+	reconnectPart = 50
+	reconnectMin  = 20 * time.Millisecond
+	// A try that finds no socket costs next to nothing.
 	reconnectMax = 200 * time.Millisecond
 	flushWait    = time.Second
 	exitRefused  = 69
@@ -63,7 +65,7 @@ func startsAtOnce() int {
 
 // run connects for ever.
 func (r *runner) run() {
-	wait := reconnectMin
+	awaySince := time.Now()
 	for {
 		socket, err := dial(r.socketPath)
 		if err == nil {
@@ -72,7 +74,7 @@ func (r *runner) run() {
 			welcomed, err := conn.serve()
 			r.setConnection(nil)
 			if welcomed {
-				wait = reconnectMin
+				awaySince = time.Now()
 				if err != nil {
 					complain("connection closed: " + err.Error())
 				}
@@ -81,10 +83,18 @@ func (r *runner) run() {
 		if r.isDraining() {
 			r.exit(0)
 		}
-		time.Sleep(wait)
-		if wait *= 2; wait > reconnectMax {
-			wait = reconnectMax
-		}
+		time.Sleep(reconnectWait(time.Since(awaySince)))
+	}
+}
+
+func reconnectWait(away time.Duration) time.Duration {
+	switch wait := away / reconnectPart; {
+	case wait < reconnectMin:
+		return reconnectMin
+	case wait > reconnectMax:
+		return reconnectMax
+	default:
+		return wait
 	}
 }
 

@@ -5,8 +5,10 @@ import { loadFunction, type LoadedFunction } from './load.ts'
 import type { Logs } from './logs.ts'
 import { cut, describe, KIND, LEVEL, LIMIT, ProtocolError, TYPE } from './protocol.ts'
 
+/** Tries to connect come in this share of the time that the agent has been away: one that was restarted serves again at once. */
+const RECONNECT_SHARE = 0.02
 const RECONNECT_MS_MIN = 20
-/** An agent that comes back serves again this soon; a try that finds no socket costs 0.1 ms. */
+/** A try that finds no socket costs 0.1 ms. */
 const RECONNECT_MS_MAX = 200
 /** EX_UNAVAILABLE and EX_SOFTWARE of sysexits.h. */
 const EXIT_REFUSED = 69
@@ -40,7 +42,7 @@ export class Runner implements ConnectionOwner {
   #initialised = false
   #connection: Connection | undefined
   #greeted = false
-  #retryMs = RECONNECT_MS_MIN
+  #awaySinceMs = performance.now()
   #ending = false
 
   constructor(options: RunnerOptions) {
@@ -66,7 +68,6 @@ export class Runner implements ConnectionOwner {
 
   welcomed(): void {
     this.#greeted = true
-    this.#retryMs = RECONNECT_MS_MIN
     this.#sayReady()
   }
 
@@ -108,11 +109,13 @@ export class Runner implements ConnectionOwner {
     if (this.#greeted && error !== undefined && !this.#ending) {
       this.#options.complain(`shoal runner: connection closed: ${error.message}`)
     }
+    const nowMs = performance.now()
+    if (this.#greeted) this.#awaySinceMs = nowMs
     this.#greeted = false
     if (this.#ending) return
     if (this.draining) this.#options.exit(0)
-    setTimeout(() => this.connect(), this.#retryMs)
-    this.#retryMs = Math.min(this.#retryMs * 2, RECONNECT_MS_MAX)
+    const waitMs = (nowMs - this.#awaySinceMs) * RECONNECT_SHARE
+    setTimeout(() => this.connect(), Math.min(Math.max(waitMs, RECONNECT_MS_MIN), RECONNECT_MS_MAX))
   }
 
   refused(message: string): void {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { readFile, readdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import { buildRelease } from '#deploy/bundle/index.ts'
@@ -104,6 +105,22 @@ describe('the release', () => {
     }
     assert.match(await started({ MALLOC_ARENA_MAX: '2' }), /^MALLOC_ARENA_MAX=2$/m)
   })
+
+  it('has an agent that keeps what Node compiles in its own folder, and makes none for that', async () => {
+    await using folder = await tempFolder()
+    const NODE = folder.join('node')
+    await writeFile(NODE, '#!/bin/sh\nenv', { mode: 0o755 })
+    const started = async (env: Readonly<Record<string, string>>) =>
+      (await run(release.join('shoal-agent'), pinned({ NODE, ...env }))).stdout
+    const SHOAL_DATA = folder.join('data')
+    assert.doesNotMatch(await started({ SHOAL_DATA }), /^NODE_COMPILE_CACHE=/m)
+    await mkdir(folder.join('data/agent'), { recursive: true })
+    const cache = `NODE_COMPILE_CACHE=${folder.join('data/agent/compiled')}`
+    assert.ok((await started({ SHOAL_DATA })).split('\n').includes(cache))
+    const other = await started({ SHOAL_DATA: '/nowhere', SHOAL_AGENT_DATA: folder.path })
+    assert.ok(other.split('\n').includes(`NODE_COMPILE_CACHE=${folder.join('compiled')}`))
+    assert.match(await started({ SHOAL_DATA, NODE_COMPILE_CACHE: '' }), /^NODE_COMPILE_CACHE=$/m)
+  })
 })
 
 it('the bundled controller serves, with its API described, and the bundled command line finds it', async () => {
@@ -132,6 +149,7 @@ it('the bundled agent adopts what runs, answers over every protocol, starts in t
   await using node = await NodeUnderTest.create({ engine: 'process', functions: 4 }, launcher)
   await startsWell(node, launcher)
   // Starting calls each function by HTTP.
+  assert.notDeepEqual(await readdir(join(node.agentFolder, 'compiled')), [])
   await using withWorkers = await node.start(['env', 'SHOAL_WORKERS=2', ...launcher])
   const metrics = await fetch(`http://127.0.0.1:${withWorkers.ports.admin}/metrics`)
   assert.match(await metrics.text(), /^shoal_process_workers_count 2$/m)

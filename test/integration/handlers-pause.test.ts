@@ -82,12 +82,26 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       assert.ok(record !== undefined)
       assert.equal(await stateIn(scope, handler.id), 'paused')
       const again = scope.found(record)
-      await again.adopt()
+      await again.adopt(true)
       assert.equal(again.state.kind, 'ready')
       assert.equal(await stateIn(scope, handler.id), 'running')
       assert.equal(await scope.call(again, 'you'), 'hello you')
       await scope.drain(again)
       await again.pause(within())
+      await again.stop(within())
+    })
+
+    it('is woken by the next agent when its own was ended as it paused it', async () => {
+      await using scope = await handlerScope(kind)
+      const handler = await drained(scope)
+      await handler.pause(within())
+      await handler.leave()
+      const [record] = scope.folders.read().records
+      assert.ok(record !== undefined)
+      const again = scope.found(record, { awakeMs: 50 })
+      await again.adopt(false)
+      assert.equal(again.state.kind, 'ready')
+      assert.equal(await scope.call(again, 'you'), 'hello you')
       await again.stop(within())
     })
 

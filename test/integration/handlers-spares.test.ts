@@ -87,7 +87,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       await scope.folders.write(record)
       await spare.handOver(() => {}).server.close()
       const next = scope.found(record)
-      await next.adopt()
+      await next.adopt(false)
       assert.equal(await scope.call(next, 'you'), 'hello you')
       await next.stop(within())
     })

@@ -68,7 +68,7 @@ export interface HandlerScope extends AsyncDisposable {
   /** A new handler, not started. */
   handler(runtime: Runtime, bundleFolder: string, changes?: HandlerChanges): Promise<Handler>
   /** One that an earlier agent has left. */
-  found(record: HandlerRecord): Handler
+  found(record: HandlerRecord, timeouts?: HandlerChanges['timeouts']): Handler
   pool(options?: Partial<SparePoolOptions>): SparePool
   want(runtime: Runtime, limits?: Partial<HandlerLimits>): Promise<SpareWant>
   /** Attaches a handler that is ready, and calls its function. */
@@ -190,8 +190,8 @@ class Scope {
     return this.#keep(new Handler(this.#options(named, { spare, timeouts }), 'created'))
   }
 
-  found(record: HandlerRecord): Handler {
-    return this.#keep(new Handler(this.#options(record, {}), 'found'))
+  found(record: HandlerRecord, timeouts: HandlerChanges['timeouts'] = {}): Handler {
+    return this.#keep(new Handler(this.#options(record, { timeouts }), 'found'))
   }
 
   pool(options: Partial<SparePoolOptions> = {}): SparePool {

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { agentEnv, bundleOf, type AgentPorts } from './agent.ts'
 import { eventually } from './eventually.ts'
 import { testImagesFile } from './images.ts'
@@ -104,9 +105,14 @@ export class NodeUnderTest implements AsyncDisposable {
     }
   }
 
+  /** Where its agent keeps what it has. */
+  get agentFolder(): string {
+    return this.#folder.join('agent')
+  }
+
   /** Resolves to the id on all that this node's agent makes. */
   async installation(): Promise<string> {
-    return (await readFile(this.#folder.join('agent', 'installation-id'), 'utf8')).trim()
+    return (await readFile(join(this.agentFolder, 'installation-id'), 'utf8')).trim()
   }
 
   /** A last agent removes the handlers, once it has found them all. */

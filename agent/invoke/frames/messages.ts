@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
-import { Value } from 'typebox/value'
+import { Compile } from 'typebox/compile'
 import { FRAME_LIMITS, ProtocolError, frameName } from './format.ts'
 import { Fault } from '#shared/fault.ts'
 import type { HeaderList, Invocation } from '../model.ts'
@@ -29,17 +29,20 @@ export type HelloMessage = Static<typeof HelloMessage>
 export const ReadyMessage = Type.Object({ ok: Type.Boolean(), error: Type.Optional(Type.String()) })
 export type ReadyMessage = Static<typeof ReadyMessage>
 
+const helloValidator = Compile(HelloMessage)
+const readyValidator = Compile(ReadyMessage)
+
 /** @throws ProtocolError when the payload is not JSON of this shape */
 export function readHello(buffer: Buffer, start: number, end: number): HelloMessage {
   const value = readJson(0x01, buffer, start, end)
-  if (Value.Check(HelloMessage, value)) return value
+  if (helloValidator.Check(value)) return value
   throw new ProtocolError('HELLO lacks a field, or one has the wrong type')
 }
 
 /** @throws ProtocolError when the payload is not JSON of this shape */
 export function readReady(buffer: Buffer, start: number, end: number): ReadyMessage {
   const value = readJson(0x04, buffer, start, end)
-  if (Value.Check(ReadyMessage, value)) return value
+  if (readyValidator.Check(value)) return value
   throw new ProtocolError('READY lacks a field, or one has the wrong type')
 }
 

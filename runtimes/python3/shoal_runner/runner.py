@@ -22,8 +22,9 @@ from .loop import Loop
 from .threads import Threads
 from .writer import Writer
 
+# Tries to connect come in this share of the time that the agent has been away: one that was restarted serves again at once.
+RECONNECT_SHARE = 0.02
 RECONNECT_S_MIN = 0.02
-# An agent that comes back serves again this soon; a try that finds no socket costs next to nothing.
 RECONNECT_S_MAX = 0.2
 READ_BYTES = 262_144
 EXIT_REFUSED = 69
@@ -65,7 +66,7 @@ class Runner:
         self._concurrency = 1
         self._draining = False
         self._welcomed = False
-        self._retry_s = RECONNECT_S_MIN
+        self._away_since = time.monotonic()
         self._decoder = None
         self._engine = None
         self._loop_wake = None
@@ -159,8 +160,8 @@ class Runner:
             sock.connect(self._socket_path)
         except OSError:
             sock.close()
-            time.sleep(self._retry_s)
-            self._retry_s = min(self._retry_s * 2, RECONNECT_S_MAX)
+            wait_s = (time.monotonic() - self._away_since) * RECONNECT_SHARE
+            time.sleep(min(max(wait_s, RECONNECT_S_MIN), RECONNECT_S_MAX))
             return
         self._decoder = p.Decoder()
         self._welcomed = False
@@ -210,6 +211,7 @@ class Runner:
         connection, self.connection = self.connection, None
         if connection is None:
             return
+        self._away_since = time.monotonic()
         self.logs.attach(None)
         connection.writer.close()
         if self._loop_wake is not None:
@@ -296,7 +298,6 @@ class Runner:
             sys.__stderr__.flush()
             os._exit(EXIT_REFUSED)
         self._welcomed = True
-        self._retry_s = RECONNECT_S_MIN
         connection.window_bytes = bounded(message.get("windowBytes"), 65_536, 1_048_576, p.WINDOW_BYTES)
         payload_max = bounded(message.get("payloadBytesMax"), 131_072, p.PAYLOAD_BYTES_MAX, p.PAYLOAD_BYTES_MAX)
         connection.payload_bytes_max = payload_max
