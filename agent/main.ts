@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import * as fs from 'node:fs/promises'
-import module from 'node:module'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { pino, type Logger } from 'pino'
@@ -25,7 +24,7 @@ import {
   type Engine,
 } from '#agent/handlers/index.ts'
 import { hostArch } from '#agent/health/index.ts'
-import { startMemoryTrim } from '#agent/memory/index.ts'
+import { keepCompiled, startMemoryTrim } from '#agent/memory/index.ts'
 import { systemClock } from '#shared/clock.ts'
 import { Fault } from '#shared/fault.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
@@ -61,8 +60,7 @@ export async function runAgent(
   const ports = await agent.openDoors()
   announce({ [LOG_KEYS.node]: base.identity.node, ...ports, engine: engine.kind })
   void warnWithoutEngine(engine, signal)
-  // Else Node keeps it when it ends by itself, and a host that loses its power does not.
-  setTimeout(() => module.flushCompileCache(), KEEP_COMPILED_MS).unref()
+  setTimeout(() => void keepCompiled(join(folder.path, 'compiled')), KEEP_COMPILED_MS).unref()
   const removed = agent.removed.then(() => true)
   const isRemoved = signal.aborted
     ? false

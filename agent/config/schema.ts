@@ -17,7 +17,7 @@ const port = (standard: number, what: string) =>
 export const AgentConfig = Type.Object(
   {
     agentData: Type.String({
-      description: "The agent's folder: identity, command, bundles, sockets",
+      description: "The agent's folder: identity, command, bundles, sockets, compiled code",
     }),
     nodeName: Type.Optional({
       ...NodeId,

@@ -3,7 +3,7 @@ import http, { type IncomingMessage } from 'node:http'
 import https from 'node:https'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { rootCertificates } from 'node:tls'
+import tls from 'node:tls'
 import { Fault } from '#shared/fault.ts'
 import { timeLimit } from '#shared/time-limit.ts'
 
@@ -128,7 +128,7 @@ function get(url: URL, options: DownloadOptions, signal: AbortSignal): Promise<I
     url.protocol === 'https:'
       ? https.get(url, {
           agent: new https.Agent({ proxyEnv }),
-          ...(options.ca === undefined ? {} : { ca: [...rootCertificates, options.ca] }),
+          ...(options.ca === undefined ? {} : { ca: [...tls.rootCertificates, options.ca] }),
           headers,
           signal,
         })

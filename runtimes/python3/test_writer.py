@@ -1,5 +1,6 @@
 """Frames on their way out, over a real socket. Run: python3 -m unittest"""
 
+import logging
 import random
 import socket
 import sys
@@ -12,7 +13,7 @@ from unittest import mock
 from shoal_runner import protocol as p
 from shoal_runner.call import Call
 from shoal_runner.contract import Contract
-from shoal_runner.logs import Logs, LogStream
+from shoal_runner.logs import LogHandler, Logs, LogStream, _uninterrupted as uninterrupted, current_call
 from shoal_runner.runner import Connection
 from shoal_runner.threads import Threads
 from shoal_runner.writer import Writer
@@ -43,8 +44,8 @@ class Peer:
     def _read(self):
         decoder = p.Decoder()
         try:
-            while data := self._far.recv(50_000):
-                self.frames.extend((kind, flags, call_id, bytes(payload)) for kind, flags, call_id, payload in decoder.feed(data))
+            while (frames := decoder.read(self._far)) is not None:
+                self.frames.extend((kind, flags, call_id, bytes(payload)) for kind, flags, call_id, payload in frames)
         except p.ProtocolError as error:
             self.broken = error
 
@@ -91,15 +92,18 @@ class WriterTest(unittest.TestCase):
         self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(0.000_05)
         numbers = random.Random(7)
+        logger = logging.Logger("function")
         part = numbers.randbytes(60_000)
 
         def parts():
             while True:
                 print("a line")
+                logger.warning("another")
                 yield part
 
         with Peer() as peer:
             logs = Logs()
+            logger.addHandler(LogHandler(logs))
             connection = Connection(peer.near, logs, lambda call: None)
             peer.take_little_at_once()
             logs.attach(connection.writer)
@@ -110,20 +114,50 @@ class WriterTest(unittest.TestCase):
                 threads._call(call, threading.get_ident())
                 connection.writer.flush()
 
-            with mock.patch("sys.stdout", LogStream(logs, p.INFO, sys.stdout)):
+            shielded = mock.patch.object(logging.Logger, "handle", uninterrupted(logging.Logger.handle))
+            with mock.patch("sys.stdout", LogStream(logs, p.INFO, sys.stdout)), shielded:
                 for call_id in range(1, 300):
                     call = Call(call_id, 0, b"GET\n/\n", b"", connection)
-                    call.send_credit = 2_000_000
+                    call.send_credit = numbers.choice((100_000, 2_000_000))
                     running = threading.Thread(target=run, args=(call,))
                     running.start()
                     time.sleep(numbers.random() * 0.004)
                     threads.cancel(call)
+                    # What the agent has taken meanwhile.
+                    for _ in range(numbers.randrange(20)):
+                        call.grant(50_000)
                     running.join(5)
                     self.assertFalse(running.is_alive(), "it has not seen that it is cancelled")
                     peer.wait_for(lambda frames: any(frame[0] == p.ERROR for frame in frames))
+                    kinds = [frame[0] for frame in peer.frames]
+                    self.assertNotIn(p.DATA, kinds[kinds.index(p.ERROR) :], "the body goes on behind the end of its call")
                     body = peer.body_of(call_id)
                     self.assertTrue(body == (part * (len(body) // len(part) + 1))[: len(body)])
                     peer.frames.clear()
+            connection.writer.close()
+
+    def test_a_cancel_that_strikes_as_the_function_logs_leaves_no_lock_of_logging_held(self):
+        class Struck(LogHandler):
+            def acquire(self):
+                super().acquire()
+                threads.cancel(current_call.get())
+
+        logger = logging.Logger("function")
+        shielded = mock.patch.object(logging.Logger, "handle", uninterrupted(logging.Logger.handle))
+        with Peer() as peer, shielded:
+            logs = Logs()
+            handler = Struck(logs)
+            logger.addHandler(handler)
+            connection = Connection(peer.near, logs, lambda call: None)
+            contract = Contract(lambda request, context: logger.warning("cancelled here"), "native", "f", "r")
+            threads = Threads(contract, 1, None, types.SimpleNamespace(is_set=lambda: False))
+            call = Call(1, 0, b"GET\n/\n", b"", connection)
+            running = threading.Thread(target=lambda: threads._call(call, threading.get_ident()))
+            running.start()
+            running.join(5)
+            connection.writer.flush()
+            peer.wait_for(lambda frames: [frame[3][0] for frame in frames if frame[0] == p.ERROR] == [p.KIND_CANCELLED])
+            self.assertTrue(handler.lock.acquire(timeout=1))
             connection.writer.close()
 
 

@@ -29,7 +29,9 @@ const name = fc
     fc.string({ unit: 'grapheme', minLength: 1, maxLength: 8 }),
     fc.constantFrom('a', 'b', 'A', 'x'.repeat(120), '-', '.hidden'),
   )
-  .filter((text) => !/[/\0]/.test(text) && text !== '.' && text !== '..' && text.isWellFormed())
+  // Nor what is a drive elsewhere: such paths are refused.
+  .filter((text) => !/[/\0]|^[A-Za-z]:/.test(text) && !['.', '..'].includes(text))
+  .filter((text) => text.isWellFormed())
 const node: fc.Arbitrary<Node> = fc.oneof(
   {
     weight: 4,

@@ -141,6 +141,8 @@ export class NodeUnderTest implements AsyncDisposable {
         SHOAL_NODE_NAME: NODE,
         SHOAL_ENGINE: this.#engine,
         SHOAL_HEARTBEAT_MS: undefined,
+        // That of whoever runs the tests.
+        NODE_COMPILE_CACHE: undefined,
         // The pinned Node, for the launcher.
         NODE: process.execPath,
         ...(this.#engine === 'docker' ? { SHOAL_IMAGES_FILE: testImagesFile() } : {}),

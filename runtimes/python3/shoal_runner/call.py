@@ -105,7 +105,7 @@ class Call:
         # The first part alone may have filled the window.
         self._grant()
 
-    def receive(self, data, flags):
+    def receive(self, data, last):
         """Takes body bytes; True when the body is complete."""
         if self.body is not None:
             raise p.ProtocolError("FORBIDDEN", f"call {self.id}: data after the end of the body")
@@ -113,14 +113,12 @@ class Call:
         self._check_credit()
         self.parts.append(data)
         self.parts_bytes += len(data)
-        if flags & p.END:
+        if last:
             self.body = b"".join(self.parts)
             self.parts = None
             return True
         self.ungranted += len(data)
-        # Not amid a frame: more than was granted when it was sent must not get through.
-        if not flags & p.PART:
-            self._grant()
+        self._grant()
         return False
 
     def _grant(self):
@@ -222,13 +220,16 @@ class Call:
     def fail(self, kind, text):
         """Ends the call with an error; False when it has ended already."""
         connection = self.connection
-        if self.ended:
-            return False
-        self.ended = True
-        if self.partial:
-            self.end_partial()
-        connection.free(self)
-        connection.writer.append(p.text_frame(p.ERROR, self.id, kind, text, p.TEXT_BYTES_MAX))
+        # What the reading thread sends of the body ends here.
+        with connection.lock:
+            if self.ended:
+                return False
+            self.ended = True
+            self._queue = None
+            if self.partial:
+                self.end_partial()
+            connection.free(self)
+            connection.writer.append(p.text_frame(p.ERROR, self.id, kind, text, p.TEXT_BYTES_MAX))
         self._release()
         connection.ended(self)
         return True

@@ -2,6 +2,8 @@
 
 import os
 
+from .call import cancel_lock
+
 
 class Forked:
     """Tells a child that the function has forked, and that came back into the runner's code, to end."""
@@ -16,6 +18,8 @@ class Forked:
 
     def _in_child(self):
         self._set = True
+        # Another thread of the parent may have held it.
+        cancel_lock._at_fork_reinit()
         connection = self._runner.connection
         if connection is not None:
             connection.writer.closed = True

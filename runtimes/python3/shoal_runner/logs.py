@@ -180,7 +180,18 @@ def capture_output(logs):
     err = LogStream(logs, p.ERROR_LEVEL, sys.stderr)
     sys.stdout, sys.stderr = out, err
     logging.lastResort = LogHandler(logs, logging.WARNING)
+    logging.Logger.handle = _uninterrupted(logging.Logger.handle)
     return out, err
+
+
+def _uninterrupted(handle):
+    """A cancel that strikes as a handler takes its lock would leave it held, and no call could log any more."""
+
+    def handle_all(logger, record):
+        with Uninterrupted(current_call.get()):
+            handle(logger, record)
+
+    return handle_all
 
 
 def adopt_handlers(logs):

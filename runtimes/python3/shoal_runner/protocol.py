@@ -12,8 +12,6 @@ KNOWN = frozenset(
 )
 
 END = 0x01
-# Only here, never on the wire: the rest of the frame is still to come.
-PART = 0x100
 
 KIND_FUNCTION, KIND_NOT_READY, KIND_BAD_ANSWER, KIND_CANCELLED, KIND_LIMIT = 0, 1, 2, 3, 4
 DEBUG, INFO, WARN, ERROR_LEVEL = 0, 1, 2, 3
@@ -44,7 +42,8 @@ unpack_u32 = _U32.unpack_from
 
 
 # From here on a copy costs more than a view, which keeps all that was read with it.
-_VIEWED_BYTES = 16_384
+_LARGE_BYTES = 16_384
+_READ_BYTES = 262_144
 
 
 class ProtocolError(Exception):
@@ -55,50 +54,59 @@ class ProtocolError(Exception):
         self.code = code
 
 
+def need(enough, name):
+    if not enough:
+        raise ProtocolError("PAYLOAD_TOO_SHORT", name)
+
+
 class Decoder:
-    """Cuts a byte stream into frames; holds at most one unfinished frame that is not large DATA."""
+    """Cuts a byte stream into frames; holds at most one unfinished frame."""
 
     def __init__(self):
         self.payload_bytes_max = PAYLOAD_BYTES_MAX
+        # The rest of large DATA is read straight to where it stays.
+        self._data = None
+        self._room = None
         self._parts = []
         self._have = 0
         self._need = PREFIX_BYTES
-        # What is still to come of large DATA whose first part has been handed on, its flags and its call.
-        self._data_left = 0
-        self._data_flags = 0
-        self._data_id = 0
+
+    def read(self, sock):
+        """The frames that the next bytes of a socket complete, as tuples (type, flags, id, payload); None at its end.
+
+        A large payload of DATA is no `bytes`, but something like it.
+        """
+        if self._room is None:
+            data = sock.recv(_READ_BYTES)
+            return self.feed(data) if data else None
+        size = sock.recv_into(self._room)
+        return self._filled(size) if size else None
 
     def feed(self, data):
-        """The frames that `data` completes, as tuples (type, flags, id, payload).
-
-        A large payload of DATA is a view, not a copy, and comes in several parts when it is split: PART with all but the last.
-        """
-        frames = []
-        at = 0
-        size = len(data)
-        if self._data_left:
-            at = self._pass_data(frames, data, 0, size)
-        elif self._parts:
+        """The frames that `data` completes. Not while the rest of large DATA is awaited."""
+        if self._parts:
             self._parts.append(data)
-            self._have += size
+            self._have += len(data)
             if self._have < self._need:
                 return ()
             data = b"".join(self._parts)
-            size = len(data)
             self._parts = []
+        frames = []
+        at = 0
+        size = len(data)
         while size - at >= PREFIX_BYTES:
             length, kind, flags, _, call_id = _unpack_prefix(data, at)
             if length > self.payload_bytes_max:
                 raise ProtocolError("FRAME_TOO_LARGE", f"a frame of {length} bytes")
-            if kind == DATA and length > _VIEWED_BYTES:
-                self._data_left, self._data_flags, self._data_id = length, flags, call_id
-                at = self._pass_data(frames, data, at + PREFIX_BYTES, size)
-                continue
             end = at + PREFIX_BYTES + length
             if end > size:
+                if kind == DATA and length > _LARGE_BYTES:
+                    self._begin(data[at + PREFIX_BYTES :], length, flags, call_id)
+                    at = size
                 self._need = end - at
                 break
-            frames.append((kind, flags, call_id, data[at + PREFIX_BYTES : end]))
+            whole = memoryview(data) if kind == DATA and length > _LARGE_BYTES else data
+            frames.append((kind, flags, call_id, whole[at + PREFIX_BYTES : end]))
             at = end
         else:
             self._need = PREFIX_BYTES
@@ -107,15 +115,19 @@ class Decoder:
             self._have = size - at
         return frames
 
-    def _pass_data(self, frames, data, start, size):
-        """Hands on what there is of large DATA; returns where the next frame starts."""
-        end = min(size, start + self._data_left)
-        if end == start:
-            return end
-        self._data_left -= end - start
-        flags = PART if self._data_left else self._data_flags
-        frames.append((DATA, flags, self._data_id, memoryview(data)[start:end]))
-        return end
+    def _begin(self, first, length, flags, call_id):
+        payload = bytearray(length)
+        payload[: len(first)] = first
+        self._data = (DATA, flags, call_id, payload)
+        self._room = memoryview(payload)[len(first) :]
+
+    def _filled(self, size):
+        self._room = self._room[size:]
+        if len(self._room):
+            return ()
+        self._room, self._need = None, PREFIX_BYTES
+        whole, self._data = self._data, None
+        return (whole,)
 
 
 def frame(kind, call_id, payload=b"", flags=0):

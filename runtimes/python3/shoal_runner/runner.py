@@ -26,7 +26,6 @@ from .writer import Writer
 RECONNECT_SHARE = 0.02
 RECONNECT_S_MIN = 0.02
 RECONNECT_S_MAX = 0.2
-READ_BYTES = 262_144
 EXIT_REFUSED = 69
 FLUSH_S = 1.0
 
@@ -67,6 +66,7 @@ class Runner:
         self._draining = False
         self._welcomed = False
         self._away_since = time.monotonic()
+        self._wait_s = 0.0
         self._decoder = None
         self._engine = None
         self._loop_wake = None
@@ -151,17 +151,18 @@ class Runner:
             self._read(connection)
 
     def _connect_once(self):
+        time.sleep(self._wait_s)
         if self._forked.is_set():
             self._forked.leave()
         if self._draining:
             self._exit(0)
+        away_s = time.monotonic() - self._away_since
+        self._wait_s = min(max(away_s * RECONNECT_SHARE, RECONNECT_S_MIN), RECONNECT_S_MAX)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(self._socket_path)
         except OSError:
             sock.close()
-            wait_s = (time.monotonic() - self._away_since) * RECONNECT_SHARE
-            time.sleep(min(max(wait_s, RECONNECT_S_MIN), RECONNECT_S_MAX))
             return
         self._decoder = p.Decoder()
         self._welcomed = False
@@ -184,19 +185,19 @@ class Runner:
 
     def _read(self, connection):
         try:
-            data = connection.sock.recv(READ_BYTES)
+            frames = self._decoder.read(connection.sock)
         except BlockingIOError:
             raise
-        except OSError as error:
+        except (OSError, p.ProtocolError) as error:
             if self._forked.is_set():
                 self._forked.leave()
             self._lost(str(error))
             return
-        if not data:
+        if frames is None:
             self._lost(None)
             return
         try:
-            for kind, flags, call_id, payload in self._decoder.feed(data):
+            for kind, flags, call_id, payload in frames:
                 if kind == p.REQUEST:
                     self._request(connection, flags, call_id, payload)
                 else:
@@ -211,7 +212,8 @@ class Runner:
         connection, self.connection = self.connection, None
         if connection is None:
             return
-        self._away_since = time.monotonic()
+        if self._welcomed:
+            self._away_since, self._wait_s = time.monotonic(), 0.0
         self.logs.attach(None)
         connection.writer.close()
         if self._loop_wake is not None:
@@ -272,14 +274,14 @@ class Runner:
         if not self._welcomed:
             raise p.ProtocolError("FORBIDDEN", f"a frame of type {kind} before WELCOME")
         if kind == p.DATA:
-            self._data(connection.calls.get(call_id), payload, flags)
+            self._data(connection.calls.get(call_id), payload, flags & p.END)
         elif kind == p.WINDOW:
-            need(len(payload) >= 4, "WINDOW")
+            p.need(len(payload) >= 4, "WINDOW")
             call = connection.calls.get(call_id)
             if call is not None:
                 call.grant(p.unpack_u32(payload)[0])
         elif kind == p.CANCEL:
-            need(len(payload) >= 1, "CANCEL")
+            p.need(len(payload) >= 1, "CANCEL")
             self._cancel(connection.calls.get(call_id))
         elif kind == p.INIT:
             self._accept_init(p.parse_message(payload))
@@ -319,10 +321,10 @@ class Runner:
             os.environ.update({str(name): str(value) for name, value in env.items()})
         self._init = {"dir": str(message.get("dir", "/shoal/fn")), "entry": message.get("entry")}
 
-    def _data(self, call, payload, flags):
+    def _data(self, call, payload, last):
         if call is None:
             return
-        if not call.receive(payload, flags):
+        if not call.receive(payload, last):
             if call.parts_bytes > p.BODY_BYTES_MAX and not call.ended:
                 call.fail(p.KIND_LIMIT, f"a request body above {p.BODY_BYTES_MAX} bytes")
         elif not call.ended:
@@ -374,11 +376,6 @@ class Runner:
             connection.writer.finish(FLUSH_S)
         atexit._run_exitfuncs()
         os._exit(code)
-
-
-def need(enough, name):
-    if not enough:
-        raise p.ProtocolError("PAYLOAD_TOO_SHORT", name)
 
 
 def bounded(value, least, most, otherwise):
