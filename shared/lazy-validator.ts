@@ -10,14 +10,9 @@ export interface LazyValidator<T extends TSchema> {
 /** Like `Compile`, at the first value: for what a program does not read as it starts, which each would hold up by some milliseconds. */
 export function lazyValidator<T extends TSchema>(schema: T): LazyValidator<T> {
   let compiled: Validator | undefined
+  const validator = (): Validator => (compiled ??= Compile(schema))
   return {
-    Check(value): value is Static<T> {
-      compiled ??= Compile(schema)
-      return compiled.Check(value)
-    },
-    Errors(value) {
-      compiled ??= Compile(schema)
-      return compiled.Errors(value)
-    },
+    Check: (value): value is Static<T> => validator().Check(value),
+    Errors: (value) => validator().Errors(value),
   }
 }

@@ -73,37 +73,26 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       await handler.stop(within())
     })
 
-    it('is woken and taken over by the next agent', async () => {
-      await using scope = await handlerScope(kind)
-      const handler = await drained(scope)
-      await handler.pause(within())
-      await handler.leave()
-      const [record] = scope.folders.read().records
-      assert.ok(record !== undefined)
-      assert.equal(await stateIn(scope, handler.id), 'paused')
-      const again = scope.found(record)
-      await again.adopt(true)
-      assert.equal(again.state.kind, 'ready')
-      assert.equal(await stateIn(scope, handler.id), 'running')
-      assert.equal(await scope.call(again, 'you'), 'hello you')
-      await scope.drain(again)
-      await again.pause(within())
-      await again.stop(within())
-    })
-
-    it('is woken by the next agent when its own was ended as it paused it', async () => {
-      await using scope = await handlerScope(kind)
-      const handler = await drained(scope)
-      await handler.pause(within())
-      await handler.leave()
-      const [record] = scope.folders.read().records
-      assert.ok(record !== undefined)
-      const again = scope.found(record, { awakeMs: 50 })
-      await again.adopt(false)
-      assert.equal(again.state.kind, 'ready')
-      assert.equal(await scope.call(again, 'you'), 'hello you')
-      await again.stop(within())
-    })
+    // Not known to be paused: its agent was ended while it asked for that.
+    for (const isKnown of [true, false]) {
+      it(`is woken and taken over by the next agent, ${isKnown ? '' : 'not '}known to be paused`, async () => {
+        await using scope = await handlerScope(kind)
+        const handler = await drained(scope)
+        await handler.pause(within())
+        await handler.leave()
+        const [record] = scope.folders.read().records
+        assert.ok(record !== undefined)
+        assert.equal(await stateIn(scope, handler.id), 'paused')
+        const again = scope.found(record, { awakeMs: 50 })
+        await again.adopt(isKnown)
+        assert.equal(again.state.kind, 'ready')
+        assert.equal(await stateIn(scope, handler.id), 'running')
+        assert.equal(await scope.call(again, 'you'), 'hello you')
+        await scope.drain(again)
+        await again.pause(within())
+        await again.stop(within())
+      })
+    }
 
     it('fails when it ends in its sleep, and when it does not wake up', async () => {
       await using scope = await handlerScope(kind)

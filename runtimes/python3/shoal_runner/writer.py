@@ -141,7 +141,7 @@ class Writer:
         self.on_clear()
 
     def _send_tail(self):
-        """Sends what is left. What it has sent is noted at once: an exception for the function may come in between."""
+        """Sends what is left."""
         while self._tail:
             try:
                 self._tail = rest_of(self._tail, self._sock.sendmsg(self._tail, (), MSG_DONTWAIT))
