@@ -181,6 +181,8 @@ func (e *execution) begin() {
 	status, head, err := e.meta.head()
 	if err != nil {
 		e.call.fail(kindBadAnswer, err.Error())
+		// The agent's cancel no longer finds this call: without one of ours the program would be left to its full pipe.
+		e.call.cancel()
 		return
 	}
 	held := e.held

@@ -118,14 +118,14 @@ func (c *call) receive(data []byte, last bool) error {
 	return nil
 }
 
-// next waits for body bytes; false: there are none any more.
+// next waits for body bytes; false: there are none any more, or the call has ended and nobody wants them.
 func (c *call) next() ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.parts) == 0 && !c.bodyEnded && !c.stopped() {
+	for len(c.parts) == 0 && !c.bodyEnded && !c.ended && !c.stopped() {
 		c.changed.Wait()
 	}
-	if len(c.parts) == 0 || c.stopped() {
+	if len(c.parts) == 0 || c.ended || c.stopped() {
 		return nil, false
 	}
 	part := c.parts[0]

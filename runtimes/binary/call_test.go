@@ -23,7 +23,7 @@ func TestAnIDIsFreeBeforeItsLastFrameLeaves(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.calls[1] = c
+		conn.add(c)
 		conn.mu.Lock()
 		go end(c)
 		early := received(agent, 50*time.Millisecond)
@@ -36,6 +36,66 @@ func TestAnIDIsFreeBeforeItsLastFrameLeaves(t *testing.T) {
 		conn.writer.close(0)
 		_ = agent.Close()
 	}
+}
+
+// A program that answers without reading its input, such as one that refuses an upload: nobody sends the rest any more.
+func TestWhoWaitsForInputLearnsOfTheEndOfTheCall(t *testing.T) {
+	c := callOf(t, &request{}, false)
+	fed := make(chan bool, 1)
+	go func() {
+		_, more := c.next()
+		fed <- more
+	}()
+	c.respond(200, "", []byte("no"), true)
+	select {
+	case more := <-fed:
+		if more {
+			t.Error("there is input after the end")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for ever")
+	}
+}
+
+// A runner that is to end does so when nothing is left to be sent, and not when no call is left.
+func TestACallCountsUntilItsLastFrameIsTheWriters(t *testing.T) {
+	c := callOf(t, &request{}, true)
+	c.conn.writer.mu.Lock()
+	go c.respond(200, "", []byte("whole"), true)
+	for waited := time.Now(); c.conn.inFlight() > 0; time.Sleep(time.Millisecond) {
+		if time.Since(waited) > 10*time.Second {
+			t.Fatal("the call has not ended")
+		}
+	}
+	early := c.conn.allSettled()
+	c.conn.writer.mu.Unlock()
+	if early {
+		t.Error("it no longer counts although its answer can still be lost")
+	}
+	for waited := time.Now(); !c.conn.allSettled(); time.Sleep(time.Millisecond) {
+		if time.Since(waited) > 10*time.Second {
+			t.Fatal("it counts although its answer has been sent")
+		}
+	}
+}
+
+// callOf is a call in flight on a connection whose agent reads nothing and which ends with the test.
+func callOf(t *testing.T, request *request, whole bool) *call {
+	t.Helper()
+	agent, socket := socketPair(t)
+	conn := newConnection(socket, newRunner("", "", nil))
+	c, err := newCall(1, request, whole, conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.add(c)
+	t.Cleanup(func() {
+		_ = agent.Close()
+		conn.writer.close(0)
+		<-conn.writer.done
+		closeFd(&socket)
+	})
+	return c
 }
 
 // socketPair returns the agent's end of a connection, and the runner's.

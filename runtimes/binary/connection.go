@@ -27,6 +27,8 @@ type connection struct {
 
 	mu    sync.Mutex
 	calls map[uint32]*call
+	// calls whose last frame has not been handed to the writer: more than in `calls`, which a call leaves just before
+	unsettled int
 	// READY may be sent (after WELCOME), and has been
 	mayBeReady, readySent bool
 }
@@ -201,9 +203,7 @@ func (n *connection) onRequest(f *frame) error {
 	if err != nil {
 		return err
 	}
-	n.mu.Lock()
-	n.calls[f.id] = c
-	n.mu.Unlock()
+	n.add(c)
 	if r.stay != nil {
 		go r.stay.answer(c)
 	} else {
@@ -238,6 +238,13 @@ func (n *connection) inFlight() int {
 	return len(n.calls)
 }
 
+func (n *connection) add(c *call) {
+	n.mu.Lock()
+	n.calls[c.id] = c
+	n.unsettled++
+	n.mu.Unlock()
+}
+
 // remove forgets a call that has ended.
 func (n *connection) remove(c *call) {
 	n.mu.Lock()
@@ -248,11 +255,17 @@ func (n *connection) remove(c *call) {
 // settled is to be called when the last frame of a call has been handed to the writer.
 func (n *connection) settled() {
 	n.mu.Lock()
-	left := len(n.calls)
+	n.unsettled--
 	n.mu.Unlock()
-	if left == 0 && n.runner.isDraining() {
+	if n.allSettled() && n.runner.isDraining() {
 		go n.runner.exit(0)
 	}
+}
+
+func (n *connection) allSettled() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.unsettled == 0
 }
 
 func parse(payload []byte, into any) error {

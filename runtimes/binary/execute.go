@@ -83,6 +83,11 @@ func (e *execution) answerQuickly() {
 	e.errors.add(e.call.id, stderr, true)
 	e.meta.write(meta)
 	e.held = stdout
+	if len(stdout) > heldBytesMax {
+		// A program may enlarge its pipes. So much may have to wait for the caller, and this goroutine reads what it grants.
+		go e.finish(status, e.call.stopped())
+		return
+	}
 	e.finish(status, e.call.stopped())
 }
 

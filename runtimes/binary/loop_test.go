@@ -54,7 +54,7 @@ func loopWithCalls(t *testing.T, calls uint32, startsMax int) *loop {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.calls[id] = c
+		conn.add(c)
 		conn.loop.waiting = append(conn.loop.waiting, c)
 	}
 	t.Cleanup(func() {

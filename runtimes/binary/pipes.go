@@ -78,11 +78,14 @@ func (p *pipes) left(held []byte) (stdout, stderr, meta []byte, whole bool) {
 	if n, err := poll(polled[:], 0); n != len(polled) || err != nil {
 		return nil, nil, nil, false
 	}
-	out := [...][]byte{held, nil, nil}
-	for at, each := range polled {
+	// Of all three before the first is emptied: what has been read here is lost to who reads on.
+	for _, each := range polled {
 		if each.revents&pollHup == 0 {
 			return nil, nil, nil, false
 		}
+	}
+	out := [...][]byte{held, nil, nil}
+	for at, each := range polled {
 		if each.revents&pollIn != 0 {
 			out[at] = readAll(int(each.fd), out[at])
 		}

@@ -19,9 +19,14 @@ const (
 	stayLineBytesMax = 131072
 	// What a program says when it can take calls.
 	readyLine = "ready\n"
+	// Answers that wait for their callers without their places, together. Beyond, each keeps its place until it is taken.
+	undeliveredBytesMax = 2 * stayBodyBytesMax
 	// For an answer to a call that was cancelled.
 	cancelledGrace = 300 * time.Millisecond
 )
+
+// errCancelled: the call was cancelled before the program was given it.
+var errCancelled = errors.New("cancelled")
 
 // resident is one life of a program that stays alive.
 type resident struct {
@@ -32,7 +37,7 @@ type resident struct {
 	stdout *os.File
 	stderr *os.File
 	errors stderrLog
-	// messages for stdin; each call sends one, so it has room for all
+	// messages for stdin; each call sends one, so it has room for all unless the program answers what it has not been sent
 	out chan []byte
 	// closed when the program has ended; `status` is its
 	gone    chan struct{}
@@ -73,10 +78,14 @@ func startResident(s *stay) (*resident, error) {
 		gone:   make(chan struct{}),
 		calls:  make(map[uint64]*residentCall),
 	}
-	var own, children [3]int
+	own, children := [3]int{none, none, none}, [3]int{none, none, none}
 	for at := range own {
 		var fds [2]int
 		if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
+			for at := range own {
+				closeFd(&own[at])
+				closeFd(&children[at])
+			}
 			return nil, fmt.Errorf("cannot start the program: %w", err)
 		}
 		own[at], children[at] = fds[0], fds[1]
@@ -183,6 +192,11 @@ func (r *resident) expects(id uint64) bool {
 func (r *resident) settle(line answerLine, body []byte) {
 	r.mu.Lock()
 	pending := r.calls[line.id]
+	if pending == nil {
+		// Cancelled since its answer began, and never sent: a program may guess.
+		r.mu.Unlock()
+		return
+	}
 	delete(r.calls, line.id)
 	if pending.abandoned {
 		r.abandoned--
@@ -199,13 +213,18 @@ func (r *resident) settle(line answerLine, body []byte) {
 func (r *resident) answer(c *call, body []byte) {
 	id, result, err := r.send(c, body)
 	if err != nil {
-		c.fail(kindExited, err.Error())
+		kind := byte(kindExited)
+		if err == errCancelled {
+			kind = kindCancelled
+		}
+		c.fail(kind, err.Error())
 		r.stay.release(r)
 		return
 	}
 	select {
 	case one := <-result:
-		deliver(c, one)
+		r.deliver(c, one)
+		return
 	case <-c.cancelled:
 		timer := time.NewTimer(cancelledGrace)
 		defer timer.Stop()
@@ -224,22 +243,44 @@ func (r *resident) answer(c *call, body []byte) {
 }
 
 // send gives the call to the program.
-func (r *resident) send(c *call, body []byte) (uint64, <-chan residentResult, error) {
+func (r *resident) send(c *call, body []byte) (id uint64, result <-chan residentResult, err error) {
 	r.mu.Lock()
 	if r.over {
 		r.mu.Unlock()
 		return 0, nil, errors.New("the program ended before it was given the call")
 	}
 	r.next++
-	id := r.next
+	id = r.next
 	pending := &residentCall{result: make(chan residentResult, 1)}
 	r.calls[id] = pending
 	r.mu.Unlock()
 	if r.stay.settings.CallsAtOnce == 1 {
 		r.current.Store(c.id)
 	}
-	r.out <- append(requestLine(id, c.request, len(body)), body...)
-	return id, pending.result, nil
+	select {
+	case r.out <- append(requestLine(id, c.request, len(body)), body...):
+		return id, pending.result, nil
+	case <-r.gone:
+		err = errors.New("the program ended before it was given the call")
+	case <-c.cancelled:
+		err = errCancelled
+	}
+	r.mu.Lock()
+	delete(r.calls, id)
+	r.mu.Unlock()
+	return 0, nil, err
+}
+
+// deliver gives the place back before the caller has taken the answer, which may take it long: others need not wait for that.
+func (r *resident) deliver(c *call, one residentResult) {
+	if !r.stay.hold(len(one.body)) {
+		deliver(c, one)
+		r.stay.release(r)
+		return
+	}
+	r.stay.release(r)
+	deliver(c, one)
+	r.stay.hold(-len(one.body))
 }
 
 func deliver(c *call, result residentResult) {
@@ -305,6 +346,9 @@ func (r *resident) write() {
 		select {
 		case message := <-r.out:
 			if _, err := r.stdin.Write(message); err != nil {
+				// It has closed its stdin, and can take no calls any more.
+				r.stay.leave(r)
+				r.end()
 				return
 			}
 		case <-r.gone:

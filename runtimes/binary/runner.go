@@ -227,7 +227,7 @@ func (r *runner) shutdown() {
 	r.draining = true
 	conn := r.conn
 	r.mu.Unlock()
-	if conn == nil || conn.inFlight() == 0 {
+	if conn == nil || conn.allSettled() {
 		r.exit(0)
 	}
 }

@@ -82,6 +82,8 @@ type stay struct {
 	residents []*resident
 	// calls that wait for a place
 	waiting []chan *resident
+	// bytes of answers that wait for their callers without a place
+	undelivered int
 	// why calls need not wait: the program keeps ending
 	problem string
 	closed  bool
@@ -220,6 +222,18 @@ func (s *stay) release(resident *resident) {
 	resident.taken--
 	s.handOut()
 	s.mu.Unlock()
+}
+
+// hold counts the bytes of an answer that gives its place back before its caller has taken it (negative: it has); false: there
+// are too many such already.
+func (s *stay) hold(bytes int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if bytes > 0 && s.undelivered+bytes > undeliveredBytesMax {
+		return false
+	}
+	s.undelivered += bytes
+	return true
 }
 
 // join: a program is ready.

@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually } from '#test/eventually.ts'
 import { TYPE } from '#test/runner-client.ts'
 import { onPath, RunnerScope } from '#test/runner-scope.ts'
@@ -75,6 +76,21 @@ func main() {
 		fmt.Printf("%d %d\\n%s", id, bytes, body)
 	}
 }
+`
+
+/** Answers "large" with 600,000 bytes, "giant" with 10,000,000, and else with what it is sent. */
+const LARGE = `#!/bin/sh
+echo ready
+while read -r id bytes about; do
+  body=$(head -c "$bytes")
+  case $body in
+    large) size=600000 ;;
+    giant) size=10000000 ;;
+    *) printf '%s %s\\n%s' "$id" "$bytes" "$body"; continue ;;
+  esac
+  echo "$id $size"
+  head -c "$size" /dev/zero
+done
 `
 
 async function shell(stay: object = {}): Promise<RunnerScope> {
@@ -303,5 +319,58 @@ describe('runner binary: programs that stay alive', { timeout: 60_000 }, () => {
     assert.equal((await call.answer()).text, 'SLOW')
     assert.equal(await scope.exited, 0)
     await assert.rejects(readFile(`/proc/${pid}/stat`))
+  })
+
+  it('a caller that does not read its answer holds up nobody else', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'binary',
+      fn: { 'fn.sh': LARGE, 'shoal.json': STAY },
+    })
+    const session = await scope.ready()
+    session.autoGrant = false
+    const slow = session.begin({ body: 'large' })
+    await eventually(() => slow.bodyBytes === session.windowBytes)
+    assert.equal((await session.call({ body: 'small' })).text, 'small')
+    session.grant(slow, session.windowBytes)
+    await eventually(() => slow.bodyBytes === 2 * session.windowBytes)
+    session.grant(slow, session.windowBytes)
+    assert.equal((await slow.answer()).body.length, 600_000)
+  })
+
+  it('answers that nobody reads keep their places when there are too many', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'binary',
+      fn: { 'fn.sh': LARGE, 'shoal.json': STAY },
+    })
+    const session = await scope.ready()
+    session.autoGrant = false
+    const giants = ['giant', 'giant', 'giant', 'giant', 'giant'].map((body) =>
+      session.begin({ body }),
+    )
+    await eventually(() => giants.filter(({ bodyBytes }) => bodyBytes > 0).length === 4)
+    const small = session.begin({ body: 'small' })
+    assert.equal(
+      await Promise.race([small.answer(), sleep(300, 'none')]),
+      'none',
+      'more is held than there is room for',
+    )
+    for (const giant of giants) session.cancel(giant)
+    assert.equal((await small.answer()).text, 'small')
+  })
+
+  it('one that closes its input and answers unasked is started again, and cancels are heard', async () => {
+    const guessing = 'echo ready; exec 0<&-; for id in 1 2 3 4; do sleep 0.2; echo "$id 0"; done'
+    await using scope = await RunnerScope.start({
+      runtime: 'binary',
+      fn: { 'fn.sh': `#!/bin/sh\n${guessing}\nexec sleep 1000\n`, 'shoal.json': STAY },
+    })
+    const session = await scope.ready()
+    for (let at = 0; at < 3; at += 1) {
+      const call = session.begin()
+      await Promise.race([call.answer(), sleep(700)])
+      session.cancel(call)
+      await call.answer()
+    }
+    assert.equal(session.inFlight, 0)
   })
 })

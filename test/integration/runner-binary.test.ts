@@ -4,6 +4,7 @@ import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually } from '#test/eventually.ts'
 import { processesWhere } from '#test/process-facts.ts'
+import { TYPE } from '#test/runner-client.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
 
 /** What calls of one runner have left, by an entry of their environment. */
@@ -86,6 +87,33 @@ describe('runner binary: programs', { timeout: 60_000 }, () => {
     for (const { status, headers, body } of all) {
       assert.deepEqual([status, headers, body.length], [201, ['x-a', 'b'], 200_000])
     }
+  })
+
+  it('a program whose answer is refused for its head ends, however much it still has to say', async () => {
+    const fn = script('echo "no header" >&3; head -c 400000 /dev/zero; exec sleep 1000')
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.ready({ env: { MARK: scope.dir } })
+    const calls = await Promise.all(Array.from({ length: 3 }, async () => session.call()))
+    for (const { error } of calls) assert.equal(error?.kind, 2, error?.text)
+    await eventually(async () => (await processesWith(`MARK=${scope.dir}`)).length === 0)
+  })
+
+  it('a program that answers without reading what still comes leaves nothing in memory', async () => {
+    const fn = script('exec 0<&-; printf no')
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const session = await scope.ready()
+    const half = 'x'.repeat(60_000)
+    const someCalls = async (): Promise<number> => {
+      for (let at = 0; at < 200; at += 1) {
+        const call = session.begin({ body: half }, false)
+        assert.equal((await call.answer()).text, 'no')
+        session.send(TYPE.DATA, call.id, '', true)
+      }
+      return scope.residentMiB()
+    }
+    const before = await someCalls()
+    const after = await someCalls()
+    assert.ok(after - before < 8, `${before} to ${after} MiB`)
   })
 
   it('two executables and no fn.sh: the error names them', async () => {
