@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { exceedsUnsent, holdBytes, tookBytes } from './body-memory.ts'
 import { cut, describe, END, KIND, LIMIT, ProtocolError, TYPE } from './protocol.ts'
+import type { WholeBody } from './whole-body.ts'
 import type { FrameWriter } from './writer.ts'
 
 /** The call that the running code belongs to. */
@@ -17,29 +18,14 @@ export interface CallHost {
   flushPartialLines(call: Call): void
 }
 
-/** Where the request's body goes when it does not come whole. */
+/** Where the request's body goes when it does not come whole: its parts, and then one of `end` and `lost`. */
 export interface BodySink {
   /** The bytes may be overwritten after the call. */
   chunk(bytes: Buffer): void
+  /** That was all of it. */
   end(): void
+  /** The rest will never come. */
   lost(error: Error): void
-}
-
-/** A body that has come whole: as Latin-1 text (lossless, one byte each, cheap when small) or as bytes. */
-export type WholeBody = string | Buffer
-
-/** Turns a whole body into bytes. */
-export function bodyBytes(body: WholeBody): Buffer {
-  return typeof body === 'string' ? Buffer.from(body, 'latin1') : body
-}
-
-// oxlint-disable-next-line no-control-regex -- the range of ASCII is meant
-const NOT_ASCII = /[^\x00-\x7f]/
-
-/** Turns a whole body into text, read as UTF-8. */
-export function bodyText(body: WholeBody): string {
-  if (typeof body !== 'string') return body.toString('utf8')
-  return NOT_ASCII.test(body) ? Buffer.from(body, 'latin1').toString('utf8') : body
 }
 
 interface Waiting {
@@ -82,6 +68,9 @@ export class Call {
   #waiting: Waiting[] | undefined
   #waitingBytes = 0
 
+  /** All of the body has come. */
+  #bodyComplete: boolean
+  /** No more of the body comes: it is complete, or nobody waits for the answer. */
   #bodyEnded: boolean
   #receiveCredit: number
   #consumed = 0
@@ -104,7 +93,8 @@ export class Call {
     this.#host = host
     this.#sendCredit = host.windowBytes
     this.#receiveCredit = host.windowBytes
-    this.#bodyEnded = whole !== undefined
+    this.#bodyComplete = whole !== undefined
+    this.#bodyEnded = this.#bodyComplete
     if (first !== undefined) this.receive(first, false)
   }
 
@@ -143,10 +133,14 @@ export class Call {
     this.#bodyEnded = last
     if (this.#sink === undefined) {
       if (bytes.length > 0) (this.#early ??= []).push(Buffer.from(bytes))
+      this.#bodyComplete = last
       return
     }
     if (bytes.length > 0) this.#sink.chunk(bytes)
-    if (last) this.#sink.end()
+    // A part that is too much ends the call, and the sink has been told so.
+    if (!last || this.ended) return
+    this.#bodyComplete = true
+    this.#sink.end()
   }
 
   /** Sends the body, from its first byte on, to `sink`. Of what it gets it has to report what is used up (`consumed`). */
@@ -155,8 +149,13 @@ export class Call {
     const early = this.#early ?? []
     this.#early = undefined
     for (const bytes of early) sink.chunk(bytes)
-    if (this.#bodyEnded) sink.end()
-    else if (this.#aborted !== undefined) sink.lost(this.#aborted)
+    if (this.#bodyComplete) {
+      sink.end()
+      return
+    }
+    // What a cancelled call got of its body must not pass for the whole.
+    const lost = this.#aborted ?? (this.ended ? new Error(CALL_ENDED) : undefined)
+    if (lost !== undefined) sink.lost(lost)
   }
 
   /** `bytes` of the body have been used up; the agent may send as many more. */
@@ -244,7 +243,8 @@ export class Call {
   grant(bytes: number): void {
     // No agent that consumes what it grants gets beyond the window; one that does would have the output pile up here.
     this.#sendCredit = Math.min(this.#host.windowBytes, this.#sendCredit + bytes)
-    this.#pump()
+    // What a cancelled call had left to send has been dropped: END must not make a whole answer of the part before it.
+    if (this.wanted) this.#pump()
   }
 
   /** Ends the call with an error; also in the middle of an answer. */
@@ -252,7 +252,7 @@ export class Call {
     if (this.ended) return
     this.#host.flushPartialLines(this)
     this.#host.writer.text(TYPE.ERROR, this.id, kind, cut(message, LIMIT.textBytes))
-    this.#end(new Error('the call has ended'))
+    this.#end(new Error(CALL_ENDED))
   }
 
   /** Nobody waits for the answer any more: the function is told, and the call ends when the function lets go of it. */
@@ -281,7 +281,7 @@ export class Call {
   abort(reason: Error): void {
     if (this.#aborted !== undefined) return
     this.#aborted = reason
-    this.#sink?.lost(reason)
+    if (!this.#bodyComplete) this.#sink?.lost(reason)
     this.onAbort?.aborted(reason)
     this.#abort?.abort(reason)
   }
@@ -300,7 +300,10 @@ export class Call {
 
   /** The connection is gone: nobody waits for an answer any more. */
   lose(reason: Error): void {
-    if (!this.ended) this.#end(reason)
+    if (this.ended) return
+    // It waits for the next connection, like all lines.
+    this.#host.flushPartialLines(this)
+    this.#end(reason)
   }
 
   #valid(status: number, head: string): boolean {
@@ -342,23 +345,22 @@ export class Call {
       this.#sendCredit -= count
       const last = count === left
       if (last) this.#waiting?.shift()
-      const end = last && this.#finishing && this.#waitingBytes === 0
-      if (count > 0) {
-        this.#host.writer.data(this.id, end ? END : 0, next.bytes, next.from, next.from + count)
-      }
+      const end = last && count > 0 && this.#finishing && this.#waitingBytes === 0
+      if (count > 0) this.#sendData(end ? END : 0, next.bytes, next.from, next.from + count)
       next.from += count
-      if (end && count > 0) this.#endStarted()
+      if (end) this.#end()
       if (last) next.taken?.()
     }
     if (this.#finishing && !this.ended) {
-      this.#host.writer.data(this.id, END, EMPTY, 0, 0)
-      this.#endStarted()
+      this.#sendData(END, EMPTY, 0, 0)
+      this.#end()
     }
   }
 
-  #endStarted(): void {
-    this.#host.flushPartialLines(this)
-    this.#end()
+  #sendData(flags: number, bytes: Uint8Array, from: number, to: number): void {
+    // Before END: behind it the id may be another call's, and the line would be logged as that one's.
+    if (flags === END) this.#host.flushPartialLines(this)
+    this.#host.writer.data(this.id, flags, bytes, from, to)
   }
 
   /** @param early - why the call ends before its answer does: the function is told before its source is asked for more */
@@ -368,6 +370,8 @@ export class Call {
     const waiting = this.#dropWaiting()
     this.#host.ended(this)
     if (early !== undefined) this.abort(early)
+    // Answered before all of the body had come: frames that still come of it are ignored, and who reads it would wait for ever.
+    else if (!this.#bodyComplete) this.#sink?.lost(new Error(CALL_ENDED))
     wakeSources(waiting)
   }
 
@@ -385,5 +389,6 @@ function wakeSources(waiting: readonly Waiting[] | undefined): void {
 }
 
 const EMPTY = new Uint8Array(0)
+const CALL_ENDED = 'the call has ended'
 /** Text up to this length is encoded straight into the batch; no window is smaller than its bytes. */
 const TEXT_CHARS_MAX = 8_192

@@ -1,6 +1,7 @@
 import { parse, type ParsedUrlQuery } from 'node:querystring'
-import { bodyBytes, bodyText, type Call, type WholeBody } from './call.ts'
+import type { Call } from './call.ts'
 import { LazyReadable } from './lazy-streams.ts'
+import { bodyBytes, bodyText, type WholeBody } from './whole-body.ts'
 
 type Headers = Record<string, string | string[] | undefined>
 

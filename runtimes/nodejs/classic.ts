@@ -1,9 +1,10 @@
-import { currentCall, type Call, type WholeBody } from './call.ts'
+import { currentCall, type Call } from './call.ts'
 import { ClassicRequest } from './classic-request.ts'
 import { ClassicResponse } from './classic-response.ts'
 import { GrowingBody } from './growing-body.ts'
 import { isThenable } from './guards.ts'
 import { describe, KIND, LIMIT } from './protocol.ts'
+import type { WholeBody } from './whole-body.ts'
 
 export type Next = (error?: unknown) => void
 export type ClassicFunction = (req: ClassicRequest, res: ClassicResponse, next: Next) => unknown
@@ -30,12 +31,19 @@ export function classicCaller(fn: ClassicFunction): (call: Call) => void {
   }
   return (call) => {
     if (call.whole !== undefined) currentCall.run(call, invoke, call, call.whole)
-    else collect(call, (body) => currentCall.run(call, invoke, call, body))
+    else collect(call, (body) => currentCall.run(call, invoke, call, body), NOT_CALLED)
   }
 }
 
-/** Puts the parts of a body together; a body above the limit ends the call. */
-export function collect(call: Call, done: (body: Buffer) => void): void {
+/** A function that waits for its body has not been called: there is nobody to tell that the rest of it will not come. */
+const NOT_CALLED = (): void => undefined
+
+/** Puts the parts of a body together and calls `done`, or `lost` with why there is no whole body; one above the limit ends the call. */
+export function collect(
+  call: Call,
+  done: (body: Buffer) => void,
+  lost: (error: Error) => void,
+): void {
   const body = new GrowingBody(Number(call.header('content-length')))
   call.readInto({
     chunk(part) {
@@ -48,10 +56,11 @@ export function collect(call: Call, done: (body: Buffer) => void): void {
       call.consumed(part.length)
     },
     end() {
-      if (!call.ended) done(body.take())
+      done(body.take())
     },
-    lost() {
+    lost(error) {
       body.take()
+      lost(error)
     },
   })
 }

@@ -1,10 +1,11 @@
 import { connect, type Socket } from 'node:net'
-import { Call, type CallHost, type WholeBody } from './call.ts'
+import { Call, type CallHost } from './call.ts'
 import { CallTable } from './call-table.ts'
 import { FrameDecoder, u16, u32 } from './decoder.ts'
 import { asError, asText, hasFields, type Fields } from './guards.ts'
 import type { Logs } from './logs.ts'
 import { cut, END, KIND, LIMIT, ProtocolError, TYPE } from './protocol.ts'
+import type { WholeBody } from './whole-body.ts'
 import { FrameWriter } from './writer.ts'
 
 /** What the connection asks of the runner behind it. */
@@ -107,6 +108,7 @@ export class Connection implements CallHost {
 
   ended(call: Call): void {
     this.#calls.delete(call)
+    this.#owner.logs.disown(call.id)
     if (this.#owner.draining && this.#calls.size === 0) this.#owner.idle()
   }
 

@@ -1,7 +1,8 @@
-import { bodyBytes, bodyText, type BodySink, type Call } from './call.ts'
+import type { BodySink, Call } from './call.ts'
 import { collect } from './classic.ts'
 import { delegate } from './delegate.ts'
-import { asError, hasFields } from './guards.ts'
+import { hasFields } from './guards.ts'
+import { bodyBytes, bodyText } from './whole-body.ts'
 
 const RealRequest = globalThis.Request
 const realFetch = globalThis.fetch
@@ -47,7 +48,7 @@ export class LightRequest {
 
   get body(): ReadableStream<Uint8Array> | null {
     if (this.#real !== undefined) return this.#real.body
-    return (this.#body ??= this.#call.whole === '' ? null : new BodySource(this.#call).stream())
+    return (this.#body ??= this.#ownBody())
   }
 
   get bodyUsed(): boolean {
@@ -74,6 +75,13 @@ export class LightRequest {
     return new Uint8Array(await this.#bytes()).buffer
   }
 
+  #ownBody(): ReadableStream<Uint8Array> | null {
+    if (this.#call.whole === '') return null
+    // The body goes to one reader: a stream of its rest would leave the first one waiting for ever.
+    if (this.#used) return new ReadableStream({ start: (controller) => controller.close() })
+    return new BodySource(this.#call).stream()
+  }
+
   #untouched(): boolean {
     return !this.#used && this.#body === undefined && this.#real === undefined
   }
@@ -86,8 +94,7 @@ export class LightRequest {
     const call = this.#call
     if (call.whole !== undefined) return bodyBytes(call.whole)
     const collected = Promise.withResolvers<Buffer>()
-    collect(call, collected.resolve)
-    call.signal.addEventListener('abort', () => collected.reject(asError(call.signal.reason)))
+    collect(call, collected.resolve, collected.reject)
     return collected.promise
   }
 

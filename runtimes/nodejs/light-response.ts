@@ -1,27 +1,31 @@
+import { tookBytes } from './body-memory.ts'
 import { delegate } from './delegate.ts'
 import { hasFields } from './guards.ts'
 
 const RealResponse = globalThis.Response
 
-type HeadersGiven = Init['headers']
+type HeadersGiven = NonNullable<Init['headers']>
 type Init = NonNullable<ConstructorParameters<typeof Response>[1]>
 
 interface Parts {
   readonly status: number
+  readonly statusText: string
   readonly head: string
-  readonly body: string | Uint8Array | undefined
+  readonly body: SimpleBody
 }
 
-type SimpleBody = string | Uint8Array | undefined
+type SimpleBody = string | Uint8Array<ArrayBuffer> | undefined
 
 /**
  * A `Response` that costs next to nothing when it is made of text or bytes and then returned.
  *
  * Whatever else is asked of it is answered by a real one, made on demand; what is not simple is a real one from the start.
+ *
+ * Like a real one it takes copies of all it is made of: it is sent some time after the function has returned it, and by then the function,
+ * called again, may have filled the same bytes or headers for another caller.
  */
 export class LightResponse {
-  readonly #body: SimpleBody
-  readonly #init: Init | undefined
+  readonly #parts: Parts | undefined
   #real: Response | undefined
 
   // oxlint-disable-next-line consistent-return -- the caller gets the real thing where this one will not do
@@ -33,8 +37,12 @@ export class LightResponse {
       // oxlint-disable-next-line no-constructor-return -- the caller gets the real thing
       return Object(made)
     }
-    this.#body = simple
-    this.#init = init
+    this.#parts = {
+      status: init?.status ?? 200,
+      statusText: init?.statusText ?? '',
+      head: headOf(init?.headers, typeof simple === 'string'),
+      body: simple,
+    }
   }
 
   static [Symbol.hasInstance](value: unknown): boolean {
@@ -59,15 +67,14 @@ export class LightResponse {
 
   /** What to send for a light response that nobody has looked into; undefined for anything else. */
   static partsOf(value: unknown): Parts | undefined {
-    if (!hasFields(value) || !(#init in value) || value.#real !== undefined) return undefined
-    const init = value.#init
-    const text = typeof value.#body === 'string'
-    return { status: init?.status ?? 200, head: headOf(init?.headers, text), body: value.#body }
+    if (!hasFields(value) || !(#parts in value) || value.#real !== undefined) return undefined
+    return value.#parts
   }
 
   static realOf(value: object): object {
-    if (!(#init in value)) return value
-    return (value.#real ??= new RealResponse(copyOf(value.#body), value.#init))
+    if (!(#parts in value) || value.#parts === undefined) return value
+    const { status, statusText, head, body } = value.#parts
+    return (value.#real ??= new RealResponse(body, { status, statusText, headers: pairsOf(head) }))
   }
 }
 
@@ -90,11 +97,11 @@ const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 // What makes `Headers` trim or refuse a value is left to it.
 const VALUE = /^[!-~](?:[ -~]*[!-~])?$/
 
-function headOf(given: HeadersGiven, text: boolean): string {
+function headOf(given: HeadersGiven | undefined, text: boolean): string {
   if (given === undefined) return text ? TEXT_HEAD : ''
   let head = ''
   let typed = false
-  const pairs = given instanceof Headers || Array.isArray(given) ? given : Object.entries(given)
+  const pairs = Symbol.iterator in given ? given : Object.entries(given)
   for (const [name, value] of pairs) {
     if (typeof name !== 'string' || typeof value !== 'string') return carefulHead(given, text)
     if (!NAME.test(name) || !VALUE.test(value)) return carefulHead(given, text)
@@ -112,15 +119,27 @@ function carefulHead(given: HeadersGiven, text: boolean): string {
   return headersHead(headers)
 }
 
-/** Null: no simple body. */
-function simpleBody(body: unknown): SimpleBody | null {
-  if (typeof body === 'string' || body instanceof Uint8Array) return body
-  if (body === undefined || body === null) return undefined
-  return body instanceof ArrayBuffer ? new Uint8Array(body) : null
+/** The lines of a head by twos: name, value. */
+function pairsOf(head: string): [string, string][] {
+  if (head === '') return []
+  const pairs: [string, string][] = []
+  const lines = head.split('\n')
+  for (let at = 0; at < lines.length; at += 2) pairs.push([lines[at] ?? '', lines[at + 1] ?? ''])
+  return pairs
 }
 
-function copyOf(body: SimpleBody): string | Uint8Array<ArrayBuffer> | undefined {
-  return body instanceof Uint8Array ? new Uint8Array(body) : body
+/** Null: no simple body. */
+function simpleBody(body: unknown): SimpleBody | null {
+  if (typeof body === 'string') return body
+  if (body === undefined || body === null) return undefined
+  if (body instanceof Uint8Array) return copyOf(body)
+  return body instanceof ArrayBuffer ? copyOf(new Uint8Array(body)) : null
+}
+
+function copyOf(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  tookBytes(bytes.length)
+  // Small ones come from Node's pool, which takes a tenth of the time of memory of their own; nobody else gets to see them.
+  return Buffer.from(bytes)
 }
 
 const NO_BODY_STATUS: ReadonlySet<number> = new Set([101, 204, 205, 304])

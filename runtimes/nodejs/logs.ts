@@ -3,7 +3,7 @@ import { cut, LEVEL, LIMIT, TYPE } from './protocol.ts'
 import type { FrameWriter } from './writer.ts'
 
 interface Line {
-  readonly id: number
+  id: number
   readonly level: number
   readonly text: string
 }
@@ -82,6 +82,11 @@ export class Logs {
     if (partial[1] !== '') this.line(call.id, LEVEL.ERROR, partial[1])
     partial[0] = ''
     partial[1] = ''
+  }
+
+  /** The call has ended and its id may be another's: of its lines that still wait nobody knows whose they are. */
+  disown(id: number): void {
+    for (const line of this.#queue) if (line.id === id) line.id = 0
   }
 
   /** Sends the unfinished lines that belong to no call. */

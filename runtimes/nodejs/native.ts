@@ -96,6 +96,8 @@ export function nativeCaller(
 }
 
 function respond(call: Call, value: unknown): void {
+  // The function is done: a cancelled call whose answer still waits for its caller ends by the CANCEL alone.
+  call.held = false
   if (!call.wanted) {
     // What feeds its body has to stop.
     if (value instanceof Response) void value.body?.cancel().catch(() => undefined)

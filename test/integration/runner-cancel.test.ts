@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { eventually } from '#test/eventually.ts'
 import type { Files } from '#test/runner-rows.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
 
@@ -57,6 +59,17 @@ const LET_GO: Readonly<Record<string, Files>> = {
   'classic: a promise that settled without an answer': classic('async (req, res)', ''),
 }
 
+/** Functions that are done, and whose answers do not fit into the window. */
+const ANSWERED: Readonly<Record<string, Files>> = {
+  text: native('return new Response("x".repeat(1_000_000))'),
+  bytes: native('return new Response(new Uint8Array(1_000_000))'),
+  'one part of a stream': native(`
+    const start = (to) => (to.enqueue(new Uint8Array(1_000_000)), to.close())
+    return new Response(new ReadableStream({ start }))`),
+  'classic: a promise': classic('async (req, res)', 'res.send("x".repeat(1_000_000))'),
+  'classic: no promise': classic('(req, res)', 'res.send("x".repeat(1_000_000))'),
+}
+
 describe('nodejs: a cancelled call', { timeout: 180_000 }, () => {
   for (const [name, fn] of Object.entries(GO_ON)) {
     it(`keeps its place until the function has let go: ${name}`, async () => {
@@ -99,4 +112,32 @@ describe('nodejs: a cancelled call', { timeout: 180_000 }, () => {
     assert.equal((await call.answer()).error?.kind, 3)
     assert.equal((await session.call()).text, 'late')
   })
+
+  for (const [name, fn] of Object.entries(ANSWERED)) {
+    it(`whose answer waits for its caller ends at once: ${name}`, async () => {
+      await using scope = await RunnerScope.start({ runtime: 'nodejs', fn })
+      const session = await scope.ready({ concurrency: 1 })
+      session.autoGrant = false
+      const call = session.begin()
+      await eventually(() => call.bodyBytes === session.windowBytes)
+      session.cancel(call)
+      await Promise.race([call.answer(), sleep(2_000)])
+      assert.equal(call.error?.kind, 3)
+      assert.equal((await session.call({ method: 'GET' })).error, undefined)
+    })
+
+    it(`whose answer waits for its caller is not ended by a part of it: ${name}`, async () => {
+      await using scope = await RunnerScope.start({ runtime: 'nodejs', fn })
+      const session = await scope.ready({ concurrency: 1 })
+      session.autoGrant = false
+      const call = session.begin()
+      await eventually(() => call.bodyBytes === session.windowBytes)
+      session.socket.cork()
+      session.cancel(call)
+      session.grant(call, session.windowBytes)
+      session.socket.uncork()
+      await Promise.race([call.answer(), sleep(2_000)])
+      assert.deepEqual([call.error?.kind, call.bodyBytes], [3, session.windowBytes])
+    })
+  }
 })
