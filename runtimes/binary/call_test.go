@@ -79,6 +79,18 @@ func TestACallCountsUntilItsLastFrameIsTheWriters(t *testing.T) {
 	}
 }
 
+// A slow agent may get a line when the id in it is another call's.
+func TestLinesThatWaitAreNobodysOnceTheirCallHasEnded(t *testing.T) {
+	c := callOf(t, &request{}, true)
+	logs := c.conn.runner.logs
+	logs.line(c.id, levelInfo, "own")
+	logs.line(c.id+1, levelInfo, "another's")
+	c.respond(200, "", nil, true)
+	if logs.kept[0].id != 0 || logs.kept[1].id != c.id+1 {
+		t.Errorf("they carry %d and %d", logs.kept[0].id, logs.kept[1].id)
+	}
+}
+
 // callOf is a call in flight on a connection whose agent reads nothing and which ends with the test.
 func callOf(t *testing.T, request *request, whole bool) *call {
 	t.Helper()

@@ -250,6 +250,7 @@ func (n *connection) remove(c *call) {
 	n.mu.Lock()
 	delete(n.calls, c.id)
 	n.mu.Unlock()
+	n.runner.logs.disown(c.id)
 }
 
 // settled is to be called when the last frame of a call has been handed to the writer.

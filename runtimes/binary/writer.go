@@ -41,6 +41,17 @@ func (l *logs) line(id uint32, level byte, text string) {
 	}
 }
 
+// disown is for a call that has ended, whose id may be another's: of its lines that still wait nobody knows whose they are.
+func (l *logs) disown(id uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for at := range l.kept {
+		if l.kept[at].id == id {
+			l.kept[at].id = 0
+		}
+	}
+}
+
 // attach sends lines to a writer from now on; nil: they wait.
 func (l *logs) attach(w *writer) {
 	l.mu.Lock()

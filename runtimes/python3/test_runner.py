@@ -285,6 +285,17 @@ class LogsTest(unittest.TestCase):
             self.assertEqual([line[-4:] for line in writer.sent], [b"kept"], why)
 
 
+    def test_lines_that_wait_are_nobodys_once_their_call_has_ended(self):
+        for ends, expected in ((lambda logs: logs.disown(5), [0, 6]), (lambda logs: logs.attach(None), [0, 0])):
+            logs, writer = Logs(), SentLines()
+            logs.line(5, p.INFO, "own")
+            logs.line(6, p.INFO, "another's")
+            ends(logs)
+            logs.attach(writer)
+            self.assertEqual([p.call_id_of(line) for line in writer.sent], expected)
+            self.assertTrue(writer.sent[0].endswith(b"own"))
+
+
 class ParkingThreads(Threads):
     """Its monitor parks just when the leader looks whether it has."""
 

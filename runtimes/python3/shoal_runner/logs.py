@@ -30,7 +30,9 @@ class Logs:
     def attach(self, writer):
         """Lines go to `writer` from now on; None: the connection is gone, they wait."""
         self._writer = writer
-        if writer is not None:
+        if writer is None:
+            self.disown()
+        else:
             writer.on_clear = self.drain
             self.drain()
 
@@ -68,6 +70,15 @@ class Logs:
                 writer.append(self._kept.popleft())
             self._kept_bytes = sum(map(len, self._kept))
         writer.flush()
+
+    def disown(self, call_id=None):
+        """Of lines that wait, those of a call that has ended (None: of all) are nobody's: its id may be another's soon."""
+        if not self._kept:
+            return
+        with self._lock:
+            for at, data in enumerate(self._kept):
+                if call_id is None or p.call_id_of(data) == call_id:
+                    self._kept[at] = p.with_call_id(data, 0)
 
     def _keep(self, data):
         with self._lock:

@@ -153,6 +153,16 @@ def text_frame(kind, call_id, first, text, bytes_max):
     return frame(kind, call_id, bytes((first,)) + cut(text, bytes_max))
 
 
+def call_id_of(data):
+    """The id in an encoded frame."""
+    return _unpack_prefix(data)[4]
+
+
+def with_call_id(data, call_id):
+    """An encoded frame with another id."""
+    return _pack_prefix(*_unpack_prefix(data)[:4], call_id) + data[_PREFIX.size :]
+
+
 def message(kind, value):
     return frame(kind, 0, json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 

@@ -49,6 +49,7 @@ class Connection:
         """Before a call's last frame is sent: the agent may use its id again as soon as it has that."""
         if self.calls.get(call.id) is call:
             del self.calls[call.id]
+            self.logs.disown(call.id)
 
 
 class Runner:
