@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { BodyBudget } from '#agent/sockets/index.ts'
 import { eventually } from '#test/eventually.ts'
 import { httpProxyScope } from '#test/http-proxy-scope.ts'
@@ -67,4 +68,110 @@ test('bodies that wait their turn wait with their callers, also those of a conne
   assert.ok(all.every(({ text }) => text.endsWith(`\r\n\r\n${body.toString()}`)))
   for (const raw of all) raw[Symbol.dispose]()
   await eventually(() => budget.bytes === 0)
+})
+
+test('a body that came whole while it waited for its turn leaves its connection open for the next request', async () => {
+  const budget = new BodyBudget(4 * 1024 * 1024)
+  await using scope = await httpProxyScope({ budget })
+  using raw = await RawTcp.connect(scope.proxy.port)
+  budget.force(budget.bytesMax)
+  // More than a stream takes at once, and no more than comes with one read.
+  const body = Buffer.alloc(70_000, 'x')
+  raw.write('POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n')
+  await eventually(() => scope.proxy.inFlight === 1)
+  raw.write(body)
+  await eventually(() => raw.socket.writableLength === 0)
+  await sleep(100)
+  budget.give(budget.bytesMax)
+  await raw.until(/x{70000}$/)
+  raw.write('POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnext')
+  await raw.until(/next$/, 3_000)
+})
+
+test('silent streams leave room for bodies, also streams that were asked for with a body in chunks', async () => {
+  const budget = new BodyBudget(8 * 1024 * 1024)
+  await using scope = await httpProxyScope({ budget })
+  const events = '/events?count=1&then=wait HTTP/1.1\r\nHost: x\r\n'
+  for (const request of [
+    `GET ${events}\r\n`,
+    `POST ${events}Content-Length: 2\r\n\r\nhi`,
+    `POST ${events}Content-Length: 100000\r\n\r\n${'x'.repeat(100_000)}`,
+    `POST ${events}Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n`,
+  ]) {
+    const all: RawTcp[] = []
+    for (let count = 0; count < 40; count += 1) {
+      const raw = await RawTcp.connect(scope.proxy.port)
+      all.push(raw)
+      raw.write(request)
+      await raw.until(/data: /, 2_000)
+    }
+    const answer = await fetch(scope.url('/echo'), {
+      method: 'POST',
+      body: 'hi',
+      signal: AbortSignal.timeout(2_000),
+    })
+    assert.equal(await answer.text(), 'hi')
+    for (const raw of all) raw[Symbol.dispose]()
+    await eventually(() => budget.bytes === 0)
+  }
+})
+
+test('a stream whose caller takes nothing counts as all that it may hold, until the caller goes on or goes', async () => {
+  const budget = new BodyBudget(8 * 1024 * 1024)
+  await using scope = await httpProxyScope({ budget })
+  for (const request of [
+    'GET /pieces?count=400&bytes=65536 HTTP/1.1\r\nHost: x\r\n\r\n',
+    'POST /pieces?count=400&bytes=65536 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi',
+  ]) {
+    using slow = await RawTcp.connect(scope.proxy.port)
+    slow.socket.pause()
+    slow.write(request)
+    const held = await eventually(() => budget.bytes > 256 * 1024 && budget.bytes)
+    assert.ok(held < 1024 * 1024, `${held} bytes`)
+    slow.socket.resume()
+    await slow.until(/\r\n0\r\n\r\n$/)
+    await eventually(() => budget.bytes === 0)
+    slow.socket.pause()
+    slow.write(request)
+    await eventually(() => budget.bytes > 256 * 1024)
+    slow[Symbol.dispose]()
+    await eventually(() => budget.bytes === 0)
+  }
+})
+
+test('a caller that waits for 100 Continue waits for its turn like any other', async () => {
+  const budget = new BodyBudget(4 * 1024 * 1024)
+  // The sweep is as quick as the shortest of the times.
+  await using scope = await httpProxyScope({ budget, headerTimeoutMs: 400 })
+  budget.force(budget.bytesMax)
+  using raw = await RawTcp.connect(scope.proxy.port)
+  const head = 'POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n'
+  raw.write(`${head}Expect: 100-continue\r\n\r\n`)
+  await sleep(1_500)
+  assert.equal(raw.text, '')
+  budget.give(budget.bytesMax)
+  await raw.until(/^HTTP\/1\.1 100 Continue\r\n\r\n$/)
+  raw.write('hi')
+  await raw.until(/^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 200 OK\r\n.*hi$/s)
+  // And has its turn only for as long as others do.
+  budget.force(budget.bytesMax)
+  using silent = await RawTcp.connect(scope.proxy.port)
+  silent.write(`${head}Expect: 100-continue\r\n\r\n`)
+  await silent.until(/^HTTP\/1\.1 503 .*FUNCTION_UNAVAILABLE/s, 15_000)
+  budget.give(budget.bytesMax)
+})
+
+test('a caller that has sent all and ended its side is not asked for its body once its answer has begun', async () => {
+  const budget = new BodyBudget(4 * 1024 * 1024)
+  await using scope = await httpProxyScope({ budget })
+  budget.force(budget.bytesMax)
+  using raw = await RawTcp.connect(scope.proxy.port)
+  raw.socket.allowHalfOpen = true
+  raw.socket.end(
+    'POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi',
+  )
+  await raw.until(/^HT/)
+  budget.give(budget.bytesMax)
+  const text = await raw.rest()
+  assert.match(text, /^HTTP\/1\.1 200 OK\r\n.*hi$/s)
 })

@@ -76,14 +76,16 @@ const behaviours: Record<string, Behaviour> = {
   },
   /** `count` pieces of `bytes` bytes, `ms` apart, at the reader's pace; `fail=1` breaks off after them. */
   pieces: async (invocation, signal) => ok(Readable.from(pieces(invocation, signal))),
-  /** `count` server-sent events of `bytes` bytes, `ms` apart, at the reader's pace; `then=fail` breaks off after them, `then=wait` never ends. */
-  events: async (invocation, signal) =>
-    ok(Readable.from(events(invocation, signal), { highWaterMark: 1 }), [
+  /** `count` server-sent events of `bytes` bytes, `ms` apart, at the reader's pace, once the body has come; `then=fail` breaks off after them, `then=wait` never ends. */
+  events: async (invocation, signal) => {
+    await whole(invocation.body)
+    return ok(Readable.from(events(invocation, signal), { highWaterMark: 1 }), [
       'content-type',
       'text/event-stream; charset=utf-8',
       'cache-control',
       'no-cache',
-    ]),
+    ])
+  },
   /** Takes one piece of the body, no more, and answers after `ms`. */
   sip: async (invocation) => {
     if (!Buffer.isBuffer(invocation.body)) await once(invocation.body, 'readable')

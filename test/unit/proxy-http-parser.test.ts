@@ -140,6 +140,22 @@ it('chunk extensions and trailers are bounded; extensions of many chunks are not
   assert.deepEqual([many.broken, many.body], ['', 'a'.repeat(20)])
 })
 
+it('chunks that came together are taken together, and what comes behind the message stays as it was', () => {
+  const parser = new RequestParser(llhttp, LIMITS)
+  const head = 'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n'
+  const chunks = '1\r\na\r\n2;x=y\r\nbc\r\n'.repeat(300)
+  const next = 'GET /next HTTP/1.1\r\n\r\n'
+  const bytes = Buffer.from(`${head}${chunks}0\r\nT: 1\r\n\r\n${next}`)
+  let at = parser.readHead(bytes, 0, bytes.length)
+  const taken: string[] = []
+  at = parser.readChunks(bytes, at, bytes.length, (from, start, end) => {
+    taken.push(from.latin1Slice(start, end))
+  })
+  assert.deepEqual(taken, ['abc'.repeat(300)])
+  assert.equal(parser.complete, true)
+  assert.equal(bytes.toString('latin1', at), next)
+})
+
 it('a head above the limit is refused, however it is cut', () => {
   for (const text of [
     `GET /${'x'.repeat(3_000)} HTTP/1.1\r\n\r\n`,

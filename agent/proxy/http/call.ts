@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { Body, Invocation, Invoker, Result } from '#agent/invoke/index.ts'
-import { type BlockLease, type BodyBudget, room } from '#agent/sockets/index.ts'
+import type { BlockLease, BodyBudget } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { guessContentType, guessStreamContentType } from '../content-type.ts'
 import { faultOf } from '../fault-answer.ts'
@@ -8,6 +8,7 @@ import type { ProxyLog } from '../log.ts'
 import { requestIdOf } from '../request-id.ts'
 import { faultAnswer } from './answer-fault.ts'
 import { type AnswerHead, fieldLines } from './answer-head.ts'
+import { CallMemory, STREAM_BYTES } from './call-memory.ts'
 import type { CutOffLog } from './cut-off-log.ts'
 import { Caller } from '../caller.ts'
 import { type AnswerFields, readAnswerFields, type RequestFields } from './fields.ts'
@@ -26,12 +27,8 @@ import { isDecodable, readDeadlineMs, readTarget } from './target.ts'
 
 /** Up to here a body is read whole before the function is called; above it is streamed. */
 const COLLECT_BYTES_MAX = 64 * 1024
-/** What a streamed call holds at most, both ways: what may be sent ahead, and what the sockets have not taken. */
-const STREAM_BYTES = 2 * room.windowBytes + 256 * 1024
 /** Answers below this are not counted: most leave at once. */
 const ANSWER_BYTES_MIN = 16 * 1024
-/** For a body's turn to be received; then the caller is told to try again. */
-const TURN_MS = 10_000
 
 export interface CallContext {
   readonly invoker: Invoker
@@ -53,8 +50,12 @@ export interface CallConnection {
   setFlowing(flowing: boolean): void
   /** Sends the answer, and with it the call has ended. `sent`: the kernel has it, or never will. */
   answer(head: AnswerHead, body: Buffer, sent?: () => void): void
-  /** As `answer`; when the body has been handed over, the call is told to `finish`. */
-  answerStream(head: AnswerHead, body: Readable): void
+  /**
+   * As `answer`; when the body has been handed over, the call is told to `finish`.
+   *
+   * @param onBehind - told when the caller takes less than comes, and when it has caught up
+   */
+  answerStream(head: AnswerHead, body: Readable, onBehind: (behind: boolean) => void): void
   /** Ends the connection at once. */
   destroy(): void
 }
@@ -72,10 +73,10 @@ export class HttpCall {
   /** A function's answer that waits for its first bytes. */
   #awaited: Readable | undefined
   #bodyFault: Fault | undefined
-  #promisedBytes = 0
+  readonly #memory: CallMemory
   #lease: BlockLease | undefined
-  /** Gives up waiting for memory. */
-  #stopWaiting: (() => void) | undefined
+  /** The caller takes less of a streamed answer than comes. */
+  #behind = false
   #state: 'open' | 'streaming' | 'over' = 'open'
 
   constructor(
@@ -91,6 +92,12 @@ export class HttpCall {
     this.#fields = fields
     this.#framing = framing
     this.#requestId = requestIdOf(fields.requestId)
+    this.#memory = new CallMemory(context.budget)
+  }
+
+  /** For its turn: it is not the caller who is waited for. */
+  get waits(): boolean {
+    return this.#memory.waits
   }
 
   start(): void {
@@ -181,50 +188,32 @@ export class HttpCall {
       return this.#inTurn(bytes, () => {
         const stream = this.#connection.stream(bodyBytesMax)
         this.#stream = stream
+        stream.on('close', () => this.#holdStream(this.#behind))
         call(stream)
         return stream
       })
     }
     // A call in the background outlives the connection, so its body must be here before the 202.
-    if (!this.#promise(chunked ? bodyBytesMax : contentLength)) return this.#fail(tooManyBodies())
+    const bytesMax = chunked ? bodyBytesMax : contentLength
+    if (!this.#memory.take(bytesMax)) return this.#fail(tooManyBodies())
     this.#connection.continue()
-    this.#connection.readTo(new GatheredBody(bodyBytesMax, done))
+    this.#connection.readTo(new GatheredBody(bytesMax, done))
   }
 
   /** Receives the body as soon as there is memory for it; until then the caller is not read from. */
   #inTurn(bytes: number, receive: () => BodyTarget): void {
-    if (this.#promise(bytes)) {
+    if (this.#memory.take(bytes)) {
       this.#connection.continue()
       receive()
       return
     }
     const held = new HeldBody(this.#connection)
     this.#connection.readTo(held)
-    const late = setTimeout(() => this.#fail(noMemory()), TURN_MS)
-    const forget = this.#context.budget.wait(bytes, (taken) => {
-      this.#promisedBytes = taken
-      this.#stopWaiting?.()
+    const taken = (): void => {
       this.#connection.continue()
       held.open(receive())
-    })
-    this.#stopWaiting = () => {
-      this.#stopWaiting = undefined
-      clearTimeout(late)
-      forget()
     }
-  }
-
-  #promise(bytes: number): boolean {
-    if (!this.#context.budget.take(bytes)) return false
-    this.#promisedBytes = bytes
-    return true
-  }
-
-  #giveBack(): void {
-    this.#stopWaiting?.()
-    if (this.#promisedBytes === 0) return
-    this.#context.budget.give(this.#promisedBytes)
-    this.#promisedBytes = 0
+    this.#memory.wait(bytes, taken, () => this.#fail(noMemory()))
   }
 
   #accept(invocation: Invocation): void {
@@ -349,12 +338,14 @@ export class HttpCall {
 
   #sendStream(status: number, lines: string, { dated }: AnswerFields, body: Readable): void {
     this.#state = 'streaming'
-    // Without a body of its own to count by.
-    if (this.#promisedBytes === 0) {
-      this.#context.budget.force(STREAM_BYTES)
-      this.#promisedBytes = STREAM_BYTES
-    }
-    this.#connection.answerStream({ status, lines: lines + this.#idLine(), dated }, body)
+    this.#holdStream(false)
+    const head = { status, lines: lines + this.#idLine(), dated }
+    this.#connection.answerStream(head, body, (behind) => this.#holdStream(behind))
+  }
+
+  #holdStream(behind: boolean): void {
+    this.#behind = behind
+    if (this.#state === 'streaming') this.#memory.stream(this.#stream?.closed === false, behind)
   }
 
   #idLine(): string {
@@ -371,7 +362,7 @@ export class HttpCall {
 
   #end(): void {
     this.#state = 'over'
-    this.#giveBack()
+    this.#memory.giveBack()
   }
 }
 

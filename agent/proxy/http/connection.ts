@@ -9,6 +9,7 @@ import { readRequestFields, type RequestFields } from './fields.ts'
 import { type Framing, readFraming } from './framing.ts'
 import type { ConnectionHost } from './connection-host.ts'
 import type { ConnectionState } from './connection-state.ts'
+import { Intake } from './intake.ts'
 import { Linger } from './linger.ts'
 import { Outlet } from './outlet.ts'
 import { PeerProbe } from './peer-probe.ts'
@@ -29,6 +30,7 @@ export class Connection implements CallConnection, BodySource {
   readonly #host: ConnectionHost
   readonly #closed: () => void
   readonly #socket: Socket
+  readonly #intake: Intake
   readonly #outlet: Outlet
   #state: ConnectionState = 'idle'
   #dueAtMs: number
@@ -39,11 +41,7 @@ export class Connection implements CallConnection, BodySource {
   #reading: Buffer = READ_BUFFER
   /** Of a counted body. */
   #bytesLeft = 0
-  /** Bytes of requests whose turn has not come. */
-  #waiting: Buffer | undefined
   #consuming = false
-  /** The reader of the body wants no more for now. */
-  #held = false
   #continueOwed = false
   #chunkedAnswers = true
   /** This answer is the connection's last. */
@@ -63,6 +61,7 @@ export class Connection implements CallConnection, BodySource {
       read: (bytes) => this.#read(bytes),
       allowHalfOpen: true,
     })
+    this.#intake = new Intake(this.#socket)
     this.#outlet = new Outlet(this.#socket, host.times.idleTimeoutMs)
     this.#probe = new PeerProbe(this.#outlet)
     this.#socket.on('drain', () => this.#advance())
@@ -76,8 +75,13 @@ export class Connection implements CallConnection, BodySource {
   sweep(nowMs: number): void {
     const { requestTimeoutMs } = this.#host.times
     if (this.#outlet.isStalled(nowMs, requestTimeoutMs)) return this.destroy()
-    const wants = (this.#state === 'counted' || this.#state === 'chunked') && !this.#held
-    const still = this.#stillness.look(wants, this.#socket.bytesRead, this.#host.budget.short)
+    const { bytesRead, writableLength } = this.#socket
+    const deaf = this.#call !== undefined && this.#intake.stopped && writableLength === 0
+    this.#probe.look(deaf, bytesRead, nowMs)
+    // Not from who waits for its turn: it has been promised nothing, and may wait to be asked for its body.
+    const awaited = !this.#intake.held && this.#call?.waits !== true
+    const wants = (this.#state === 'counted' || this.#state === 'chunked') && awaited
+    const still = this.#stillness.look(wants, bytesRead, this.#host.budget.short)
     if (still !== undefined) return this.#call?.cancel(still)
     if (nowMs < (this.#end?.dueAtMs ?? this.#dueAtMs)) return
     switch (this.#state) {
@@ -107,8 +111,8 @@ export class Connection implements CallConnection, BodySource {
   }
 
   setFlowing(flowing: boolean): void {
-    this.#held = !flowing
-    this.#flow()
+    // A body that is here cannot hold the connection, however late it is read: what comes next is none of it.
+    this.#intake.hold(!flowing && this.#state !== 'read')
   }
 
   continue(): void {
@@ -132,10 +136,10 @@ export class Connection implements CallConnection, BodySource {
     this.#callOver()
   }
 
-  answerStream(head: AnswerHead, body: Readable): void {
+  answerStream(head: AnswerHead, body: Readable, onBehind: (behind: boolean) => void): void {
     // Without chunks only the connection's end can tell where the body ends.
     if (!this.#chunkedAnswers) this.#last = true
-    this.#outlet.stream(head, this.#isLast(), body, this.#chunkedAnswers, (whole) => {
+    this.#outlet.stream(head, this.#isLast(), body, this.#chunkedAnswers, onBehind, (whole) => {
       if (!whole) return this.#cutOff(body.errored)
       this.#call?.finish()
       this.#callOver()
@@ -171,10 +175,9 @@ export class Connection implements CallConnection, BodySource {
     this.#state = 'idle'
     this.#dueIn(this.#host.times.idleTimeoutMs)
     if (this.#consuming) return
-    const waiting = this.#waiting
-    this.#waiting = undefined
+    const waiting = this.#intake.takeWaiting()
     if (waiting !== undefined) this.#consume(waiting, 0, waiting.length)
-    this.#flow()
+    this.#intake.goOn()
   }
 
   /** Asked for when a read has been consumed, not when the next is due: in state `read` that brings another request. */
@@ -213,7 +216,7 @@ export class Connection implements CallConnection, BodySource {
           at = this.#readChunks(buffer, at, end)
           break
         case 'read':
-          this.#wait(buffer.subarray(at, end))
+          this.#intake.wait(buffer.subarray(at, end))
           at = end
           break
         case 'lingering':
@@ -293,24 +296,12 @@ export class Connection implements CallConnection, BodySource {
   #bodyRead(): void {
     if (this.#state !== 'counted' && this.#state !== 'chunked') return
     this.#state = 'read'
+    this.#continueOwed = false
     const body = this.#body
     this.#body = undefined
     this.setFlowing(true)
     body?.end()
     this.#advance()
-  }
-
-  /** Keeps what was read too early, and reads no more until its turn has come. */
-  #wait(bytes: Buffer): void {
-    this.#waiting = bytes.buffer === READ_BUFFER.buffer ? Buffer.from(bytes) : bytes
-    this.#flow()
-  }
-
-  #flow(): void {
-    const flowing = this.#waiting === undefined && !this.#held
-    if (flowing === !this.#socket.isPaused()) return
-    if (flowing) this.#socket.resume()
-    else this.#socket.pause()
   }
 
   /** What the parser refuses, or time: the end of the connection. */
@@ -347,7 +338,7 @@ export class Connection implements CallConnection, BodySource {
     if (this.#end !== undefined) return
     this.#state = 'lingering'
     if (!this.#consuming) this.#giveParser() // Not while it reads.
-    this.#waiting = undefined
+    this.#intake.takeWaiting()
     this.#body = undefined
     this.#end = new Linger(this.#socket, this.#host)
     this.setFlowing(true)
@@ -374,7 +365,7 @@ export class Connection implements CallConnection, BodySource {
   #onClose(): void {
     this.#state = 'closed'
     this.#giveParser()
-    this.#waiting = undefined
+    this.#intake.takeWaiting()
     this.#outlet.close()
     this.#abandonCall()
     this.#closed()

@@ -36,6 +36,8 @@ export interface HttpProxyOptions {
   readonly reusePort?: boolean
   /** Default 16,384, or three quarters of this process' descriptors; connections above it are answered 503. */
   readonly connectionsMax?: number
+  /** So many processes share the 16,384, default 1; each has descriptors of its own. */
+  readonly processes?: number
   /** Request line and header together, default 16 KiB; 431 above. */
   readonly headerBytesMax?: number
   /** Default 128; 400 above. */
@@ -83,7 +85,8 @@ export class HttpProxy implements ConnectionHost {
     }
     this.bodyBytesMax = bodyBytesMax
     this.budget = budget
-    this.#connectionsMax = options.connectionsMax ?? connectionLimit(16_384, 0.75)
+    this.#connectionsMax =
+      options.connectionsMax ?? connectionLimit(Math.ceil(16_384 / (options.processes ?? 1)), 0.75)
     this.#context = { invoker, bodyBytesMax, log, budget, cutOffs: new CutOffLog(log) }
     this.#sweepMs = Math.min(1_000, Math.ceil(Math.min(...Object.values(this.times)) / 4))
     this.#server = createServer({

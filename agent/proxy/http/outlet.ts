@@ -27,9 +27,9 @@ export class Outlet {
     return this.#stream !== undefined
   }
 
-  /** `HTTP/1.1 100 Continue`, before the answer. */
+  /** `HTTP/1.1 100 Continue`, before the answer, which begins like it: what went ahead of the one is the start of the other. */
   continue(): void {
-    this.#socket.write(`${ANSWER_START}100 Continue\r\n\r\n`, 'latin1')
+    this.#socket.write(this.#rest(`${ANSWER_START}100 Continue\r\n\r\n`), 'latin1')
   }
 
   /**
@@ -68,6 +68,7 @@ export class Outlet {
 
   /**
    * @param chunked - else the body ends with the connection
+   * @param onBehind - told when the peer takes less than comes, and when it has caught up
    * @param ended - called once: true when the whole body has been handed to the socket, false when it broke off
    */
   stream(
@@ -75,6 +76,7 @@ export class Outlet {
     last: boolean,
     body: Readable,
     chunked: boolean,
+    onBehind: (behind: boolean) => void,
     ended: (whole: boolean) => void,
   ): void {
     const socket = this.#socket
@@ -82,7 +84,7 @@ export class Outlet {
     socket.cork()
     process.nextTick(() => socket.uncork())
     socket.write(this.#text(head, chunked ? CHUNKED_LINE : '', last), 'latin1')
-    this.#stream = new AnswerStream(socket, body, chunked, (whole) => {
+    this.#stream = new AnswerStream(socket, body, chunked, onBehind, (whole) => {
       this.#stream = undefined
       ended(whole)
     })
@@ -107,8 +109,13 @@ export class Outlet {
 
   #text({ status, lines, dated }: AnswerHead, framing: string, last: boolean): string {
     const date = dated ? '' : dateLine()
-    const text =
-      statusLine(status) + lines + framing + date + (last ? CLOSE_LINES : this.#keepLines)
+    return this.#rest(
+      statusLine(status) + lines + framing + date + (last ? CLOSE_LINES : this.#keepLines),
+    )
+  }
+
+  /** What of it has not gone ahead. */
+  #rest(text: string): string {
     if (this.#ahead === 0) return text
     const rest = text.slice(this.#ahead)
     this.#ahead = 0
@@ -120,21 +127,32 @@ const CHUNKED_LINE = 'transfer-encoding: chunked\r\n'
 const CLOSE_LINES = 'Connection: close\r\n\r\n'
 /** With the digits of the largest chunk's size less than 16, which every parser takes. */
 const ZEROS_MAX = 8
+/** Small pieces that wait for the socket; then the function waits as well. */
+const SMALL_WAITING_MAX = 256
 
 /** A function's answer on its way to the socket, at the pace of the peer. */
 class AnswerStream {
   readonly #socket: Socket
   readonly #body: Readable
   readonly #chunked: boolean
+  readonly #onBehind: (behind: boolean) => void
   readonly #ended: (whole: boolean) => void
   /** Sent ahead of the next chunk's size. */
   #zeros = 0
   #over = false
+  #smallWaiting = 0
 
-  constructor(socket: Socket, body: Readable, chunked: boolean, ended: (whole: boolean) => void) {
+  constructor(
+    socket: Socket,
+    body: Readable,
+    chunked: boolean,
+    onBehind: (behind: boolean) => void,
+    ended: (whole: boolean) => void,
+  ) {
     this.#socket = socket
     this.#body = body
     this.#chunked = chunked
+    this.#onBehind = onBehind
     this.#ended = ended
     body.on('data', this.#onData)
     body.on('end', this.#onEnd)
@@ -146,6 +164,7 @@ class AnswerStream {
 
   /** The socket has room again. */
   resume(): void {
+    this.#onBehind(false)
     this.#body.resume()
   }
 
@@ -166,7 +185,9 @@ class AnswerStream {
     if (this.#over || chunk.length === 0) return
     const socket = this.#socket
     this.#zeros = 0
-    if (this.#chunked) {
+    if (chunk.length <= JOINED_BYTES_MAX) {
+      this.#writeSmall(chunk)
+    } else if (this.#chunked) {
       socket.cork()
       socket.write(`${chunk.length.toString(16)}\r\n`, 'latin1')
       socket.write(chunk, () => blocks.give(chunk))
@@ -175,7 +196,25 @@ class AnswerStream {
     } else {
       socket.write(chunk, () => blocks.give(chunk))
     }
-    if (socket.writableNeedDrain) this.#body.pause()
+    if (!socket.writableNeedDrain) return
+    this.#body.pause()
+    this.#onBehind(true)
+  }
+
+  /** In one write. Each that waits takes memory of its own, and a function may make each piece of one byte: so not many wait. */
+  #writeSmall(chunk: Buffer): void {
+    const socket = this.#socket
+    const bytes = chunk.latin1Slice(0, chunk.length)
+    const text = this.#chunked ? `${chunk.length.toString(16)}\r\n${bytes}\r\n` : bytes
+    blocks.give(chunk)
+    this.#smallWaiting = socket.writableLength === 0 ? 0 : this.#smallWaiting + 1
+    if (this.#smallWaiting < SMALL_WAITING_MAX) return void socket.write(text, 'latin1')
+    this.#smallWaiting = 0
+    socket.write(text, 'latin1', () => {
+      if (!this.#over && !socket.writableNeedDrain) this.resume()
+    })
+    this.#body.pause()
+    this.#onBehind(true)
   }
 
   readonly #onEnd = (): void => {

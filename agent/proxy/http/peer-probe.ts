@@ -2,6 +2,8 @@ import type { Outlet } from './outlet.ts'
 
 /** How long after the peer's end of sending it is first looked whether it still listens; doubled each time. */
 const FIRST_MS = 50
+/** A peer that is not read from is asked for the first time after this long, and then so seldom that the few bytes last a minute. */
+const DEAF_MS = 2_000
 
 /**
  * Finds out whether a peer that has ended its side still waits for its answer: a program that has closed its socket and one
@@ -12,6 +14,9 @@ const FIRST_MS = 50
 export class PeerProbe {
   readonly #outlet: Outlet
   #timer: NodeJS.Timeout | undefined
+  #bytes = -1
+  #deafSinceMs = 0
+  #dueAtMs = 0
 
   constructor(outlet: Outlet) {
     this.#outlet = outlet
@@ -23,6 +28,23 @@ export class PeerProbe {
 
   stop(): void {
     clearTimeout(this.#timer)
+  }
+
+  /**
+   * To be called now and then: asks a peer whose end would not be seen, even a reset, because nothing is read from it.
+   *
+   * @param deaf - so it is, and it waits for its answer
+   * @param bytes - read from it in all: while there are more of them it is there
+   */
+  look(deaf: boolean, bytes: number, nowMs: number): void {
+    if (!deaf || bytes !== this.#bytes) {
+      this.#bytes = bytes
+      this.#deafSinceMs = nowMs
+      this.#dueAtMs = nowMs + DEAF_MS
+    } else if (nowMs >= this.#dueAtMs) {
+      this.#dueAtMs = nowMs + Math.max(DEAF_MS, (nowMs - this.#deafSinceMs) / 2)
+      this.#outlet.sendAhead()
+    }
   }
 
   #next(ms: number): void {

@@ -63,11 +63,11 @@ export class CountedBody implements BodyTarget {
   }
 }
 
-/** A whole body that says itself where it ends, up to `bytesMax`. */
+/** A whole body that says itself where it ends, up to `bytesMax`. In one buffer that grows: its pieces may be of one byte each. */
 export class GatheredBody implements BodyTarget {
   readonly #bytesMax: number
   readonly #done: (body: Buffer | Fault) => void
-  readonly #chunks: Buffer[] = []
+  #body: Buffer = NO_BYTES
   #received = 0
   #failed = false
 
@@ -82,18 +82,32 @@ export class GatheredBody implements BodyTarget {
 
   bytes(buffer: Buffer, start: number, end: number): void {
     if (this.#failed) return
-    this.#received += end - start
-    if (this.#received <= this.#bytesMax) {
-      this.#chunks.push(Buffer.from(buffer.subarray(start, end)))
+    const needed = this.#received + end - start
+    if (needed <= this.#bytesMax) {
+      if (needed > this.#body.length) this.#grow(needed)
+      buffer.copy(this.#body, this.#received, start, end)
+      this.#received = needed
       return
     }
     this.#failed = true
-    this.#chunks.length = 0
+    this.#body = NO_BYTES
     this.#done(bodyTooLarge(this.#bytesMax))
   }
 
   end(): void {
-    if (!this.#failed) this.#done(Buffer.concat(this.#chunks, this.#received))
+    if (this.#failed) return
+    const body = this.#body.subarray(0, this.#received)
+    // It may be kept for long, and counts as its own bytes then.
+    this.#done(body.length === this.#body.length ? body : Buffer.from(body))
+  }
+
+  #grow(needed: number): void {
+    const grown = Buffer.allocUnsafeSlow(
+      Math.min(Math.max(needed, this.#body.length * 2), this.#bytesMax),
+    )
+    blocks.tookNew(grown.length)
+    this.#body.copy(grown, 0, 0, this.#received)
+    this.#body = grown
   }
 }
 
@@ -116,6 +130,11 @@ export class StreamedBody extends Readable implements BodyTarget {
   #block: Buffer | undefined
   /** How much the next read may bring; 0: so little that it shall not have memory of its own. */
   #roomBytes = 0
+  /** Small pieces for a reader that is behind: each costs it a hundred bytes, so it gets them together. */
+  #small: Buffer = NO_BYTES
+  #smallBytes = 0
+  /** It has asked for more than there was, so it is not behind. */
+  #hungry = false
 
   constructor(source: BodySource, bytesMax: number) {
     super({ highWaterMark: HIGH_WATER_BYTES })
@@ -136,29 +155,70 @@ export class StreamedBody extends Readable implements BodyTarget {
     if (bytes * 4 < block.length) return this.bytes(block, 0, bytes)
     this.#block = undefined
     this.#roomBytes = roomBytesAfter(bytes)
-    this.#accept(block.subarray(0, bytes))
+    if (this.#counts(bytes)) this.#pass(block.subarray(0, bytes))
   }
 
   bytes(buffer: Buffer, start: number, end: number): void {
-    this.#roomBytes = roomBytesAfter(end - start)
-    const chunk = blocks.take(end - start)
+    const bytes = end - start
+    this.#roomBytes = roomBytesAfter(bytes)
+    if (!this.#counts(bytes)) return
+    if (bytes <= SMALL_BYTES_MAX && this.readableLength > 0 && !this.#hungry) {
+      return this.#gather(buffer, start, end)
+    }
+    const chunk = blocks.take(bytes)
     buffer.copy(chunk, 0, start, end)
-    this.#accept(chunk)
+    this.#pass(chunk)
   }
 
   end(): void {
-    if (!this.destroyed) this.push(null)
+    if (this.destroyed) return
+    this.#passSmall()
+    this.#small = NO_BYTES
+    this.push(null)
+  }
+
+  /** Every way to read from a stream comes through here. */
+  override read(bytes?: number): Buffer | null {
+    if (bytes !== 0) this.#passSmall()
+    const read: Buffer | null = super.read(bytes)
+    if (bytes !== 0) this.#hungry = read === null && this.readableLength > 0
+    return read
   }
 
   override _read(): void {
     this.#source.setFlowing(true)
   }
 
-  #accept(chunk: Buffer): void {
-    if (this.destroyed) return
-    this.#bytes += chunk.length
-    if (this.#bytes > this.#bytesMax) this.destroy(bodyTooLarge(this.#bytesMax))
-    else if (!this.push(chunk)) this.#source.setFlowing(false)
+  #counts(bytes: number): boolean {
+    if (this.destroyed) return false
+    this.#bytes += bytes
+    if (this.#bytes <= this.#bytesMax) return true
+    this.destroy(bodyTooLarge(this.#bytesMax))
+    return false
+  }
+
+  #gather(buffer: Buffer, start: number, end: number): void {
+    if (this.#small.length === 0) this.#small = Buffer.allocUnsafeSlow(GATHERED_BYTES)
+    if (this.#smallBytes + end - start > GATHERED_BYTES) this.#passSmall()
+    this.#smallBytes += buffer.copy(this.#small, this.#smallBytes, start, end)
+  }
+
+  #passSmall(): void {
+    const bytes = this.#smallBytes
+    if (bytes === 0 || this.destroyed) return
+    this.#smallBytes = 0
+    const chunk = blocks.take(bytes)
+    this.#small.copy(chunk, 0, 0, bytes)
+    this.#push(chunk)
+  }
+
+  #pass(chunk: Buffer): void {
+    this.#passSmall()
+    this.#push(chunk)
+  }
+
+  #push(chunk: Buffer): void {
+    if (!this.push(chunk)) this.#source.setFlowing(false)
   }
 }
 
@@ -186,6 +246,10 @@ export class DrainedBody implements BodyTarget {
 
 const NO_BYTES = Buffer.alloc(0)
 const HIGH_WATER_BYTES = 64 * 1024
+/** Up to here a piece is copied to others of its kind while the reader is behind. */
+const SMALL_BYTES_MAX = 2 * 1024
+/** So many of them at once, at most. */
+const GATHERED_BYTES = 16 * 1024
 
 /** A sender that fills a read is given more room: fewer reads, fewer frames. */
 function roomBytesAfter(bytes: number): number {

@@ -87,7 +87,10 @@ export class RequestParser implements LlhttpEvents {
     return at
   }
 
-  /** Reads from `buffer[at, end)` until the chunked body is `complete`; returns where it stopped. */
+  /**
+   * Reads from `buffer[at, end)` until the chunked body is `complete`; returns where it stopped. What lay before that place may
+   * have been overwritten.
+   */
   readChunks(buffer: Buffer, start: number, end: number, take: TakeBytes): number {
     const pieces = this.#pieces
     let at = start
@@ -98,9 +101,10 @@ export class RequestParser implements LlhttpEvents {
       this.#countOverhead(taken)
       if (execution === 'broken') this.#breakOff(400, this.#llhttp.error)
       else if (execution === 'paused') this.complete = true
-      // Only now: whoever takes them may do anything, also make another parser execute.
-      for (let index = 0; index < pieces.length; index += 2) {
-        take(buffer, at + (pieces[index] ?? 0), at + (pieces[index + 1] ?? 0))
+      // Only now: whoever takes it may do anything, also make another parser execute.
+      if (pieces.length > 0) {
+        const from = at + (pieces[0] ?? 0)
+        take(buffer, from, this.#joinPieces(buffer, at))
       }
       at += taken
     }
@@ -129,6 +133,22 @@ export class RequestParser implements LlhttpEvents {
     this.#countOverhead(start)
     this.#overheadBytes = 0
     this.#pieces.push(start, end)
+  }
+
+  /**
+   * Moves the pieces of the body together, to behind the first of them, over sizes that have been parsed; returns where they end. A
+   * piece costs whoever keeps it a hundred bytes, and a sender can make each of one byte.
+   */
+  #joinPieces(buffer: Buffer, base: number): number {
+    const pieces = this.#pieces
+    let end = base + (pieces[1] ?? 0)
+    for (let index = 2; index < pieces.length; index += 2) {
+      const start = base + (pieces[index] ?? 0)
+      const stop = base + (pieces[index + 1] ?? 0)
+      buffer.copyWithin(end, start, stop)
+      end += stop - start
+    }
+    return end
   }
 
   /** What lies between the last piece of the body, or the start of the bytes being parsed, and this place is none of it. */
