@@ -184,6 +184,21 @@ it('messages are the same however the bytes are cut; nothing stays held, and wha
   assert.equal(budget.bytes, 0)
 })
 
+it('a reader that is closed by its message holds nothing of what lies behind it', () => {
+  const budget = new BodyBudget(10_000)
+  const seen: number[] = []
+  const sink = {
+    message(bytes: Buffer) {
+      seen.push(bytes.length)
+      reader.close()
+    },
+  }
+  const reader = new MessageReader(sink, { messageBytesMax: 1_000, budget })
+  const next = frameOf(Buffer.alloc(900)).subarray(0, 500)
+  reader.push(Buffer.concat([frameOf(Buffer.alloc(10)), next]))
+  assert.deepEqual([seen, budget.bytes], [[10], 0])
+})
+
 it('grpc-timeout, content types and metadata are read as the protocol has them', () => {
   const timeouts: [string, number | undefined][] = [
     ['1H', 3_600_000],

@@ -2,6 +2,8 @@ import type { HeaderList } from '#agent/invoke/index.ts'
 
 /** The HTTP/2 stream of one call, as the call sees it. After an answer, an end or a refusal nothing more may be sent. */
 export interface CallStream {
+  /** All of the request has come. */
+  readonly remoteEnded: boolean
   /** Sends the header of an answer. */
   open(): void
   /** Sends a message, its prefix before it; false: wait for `drained` before the next. */

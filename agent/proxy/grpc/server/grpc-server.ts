@@ -23,6 +23,8 @@ export interface GrpcServerOptions extends Partial<ConnectionLimits> {
   readonly budget?: BodyBudget
   /** Default 10,000, or a fifth of this process' descriptors; further ones are closed at once. */
   readonly connectionsMax?: number
+  /** So many processes share the 10,000, default 1; each has descriptors of its own. */
+  readonly processes?: number
   /** A request must be complete within this time, default 60,000. */
   readonly receiveMs?: number
 }
@@ -66,7 +68,8 @@ export class GrpcServer implements AcceptHost, ConnectionHost {
     }
     this.#receiveMs = options.receiveMs ?? 60_000
     this.#server = createServer((socket) => this.#accept(socket))
-    this.#server.maxConnections = options.connectionsMax ?? connectionLimit(10_000, 0.2)
+    const most = Math.ceil(10_000 / (options.processes ?? 1))
+    this.#server.maxConnections = options.connectionsMax ?? connectionLimit(most, 0.2)
   }
 
   get closing(): boolean {

@@ -27,6 +27,7 @@ export class MessageReader {
   readonly #limits: MessageLimits
   #held: Buffer = NO_BYTES
   #heldBytes = 0
+  #closed = false
   /** Until when gathering goes on: the prefix, then with the message behind it. */
   #wantedBytes = PREFIX_BYTES
 
@@ -50,11 +51,17 @@ export class MessageReader {
       this.#sink.message(chunk.subarray(at + PREFIX_BYTES, end), chunk[at] === 1)
       at = end
     }
-    if (at < chunk.length) this.#hold(chunk, at)
+    // A message may have ended its call, and nobody would give back what is held from then on.
+    if (at < chunk.length && !this.#closed) this.#hold(chunk, at)
   }
 
-  /** Gives back what is held. Idempotent. */
+  /** Gives back what is held, for good. Idempotent. */
   close(): void {
+    this.#closed = true
+    this.#release()
+  }
+
+  #release(): void {
     this.#limits.budget.give(this.#held.length)
     this.#held = NO_BYTES
     this.#heldBytes = 0
@@ -72,7 +79,7 @@ export class MessageReader {
     if (this.#heldBytes === this.#wantedBytes) {
       const whole = this.#held
       const bytes = whole.subarray(PREFIX_BYTES, this.#heldBytes)
-      this.close()
+      this.#release()
       this.#sink.message(bytes, whole[0] === 1)
     }
     return at + taken

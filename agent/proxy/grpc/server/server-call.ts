@@ -19,6 +19,12 @@ export interface CallHost extends MessageLimits {
   readonly calls: CallSet<ServerCall>
 }
 
+/** A message that cannot be taken yet. */
+interface Behind {
+  readonly bytes: Buffer
+  readonly compressed: boolean
+}
+
 /** Functions answer for their deadline themselves, and say more: this long after it the server does. */
 const DEADLINE_GRACE_MS = 50
 const TIMER_MS_MAX = 2 ** 31 - 1
@@ -52,8 +58,8 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   #state: 'receiving' | 'running' | 'over' = 'receiving'
   #answering = false
   #message: Buffer | undefined
-  /** Messages behind one that is being unpacked; `undefined` while none is. */
-  #behind: { readonly bytes: Buffer; readonly compressed: boolean }[] | undefined
+  /** Messages behind one that is being unpacked, or after `pause`; else `undefined`. */
+  #behind: Behind[] | undefined
   #heldBytes = 0
   #listener: CallerListener | undefined
   #timer: NodeJS.Timeout | undefined
@@ -149,11 +155,13 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
 
   /** Takes no more messages until `resume`. */
   pause(): void {
+    // What came in the same bytes as the last one waits here, what comes later in the stream.
+    this.#behind ??= []
     this.#stream.pause()
   }
 
   resume(): void {
-    this.#stream.resume()
+    if (!this.isOver) this.#guard(() => this.#goOn())
   }
 
   data(chunk: Buffer): void {
@@ -177,36 +185,46 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   }
 
   message(bytes: Buffer, compressed: boolean): void {
-    if (this.#behind !== undefined) this.#behind.push({ bytes, compressed })
+    // The one before it, in the same bytes, may have ended the call.
+    if (this.isOver) return
+    if (this.#behind !== undefined) this.#queue(this.#behind, bytes, compressed)
     else if (compressed) this.#inflate(bytes)
     else this.#take(bytes)
+  }
+
+  #queue(behind: Behind[], bytes: Buffer, compressed: boolean): void {
+    if (this.#consumer === undefined) throw new StatusError(MESSAGES.several)
+    behind.push({ bytes: this.#hold(bytes, BEHIND_BYTES), compressed })
   }
 
   #take(bytes: Buffer): void {
     if (this.#consumer !== undefined) return this.#consumer.message(bytes)
     if (this.#message !== undefined) throw new StatusError(MESSAGES.several)
-    // Until its END_STREAM has come it is nobody's but ours.
-    if (this.#hold(bytes.length)) this.#message = bytes
+    this.#message = this.#hold(bytes)
   }
 
   #inflate(bytes: Buffer): void {
-    const behind: { readonly bytes: Buffer; readonly compressed: boolean }[] = []
-    this.#behind = behind
-    this.#stream.pause()
+    this.pause()
     const { inflater, messageBytesMax, budget } = this.#host
     // It may wait for its turn longer than its call lasts.
     budget.force(bytes.length)
     inflater.inflate(this.head.encoding, bytes, messageBytesMax, (result) => {
       budget.give(bytes.length)
-      this.#behind = undefined
       if (this.isOver) return
       if (!Buffer.isBuffer(result)) return this.fail(result)
-      this.#guard(() => {
-        this.#take(result)
-        for (const one of behind) this.message(one.bytes, one.compressed)
-        if (this.#behind === undefined) this.#stream.resume()
-      })
+      this.#guard(() => this.#goOn(result))
     })
+  }
+
+  /** Takes the messages that wait, until one of them has the others wait again. */
+  #goOn(unpacked?: Buffer): void {
+    const behind = this.#behind ?? []
+    this.#behind = undefined
+    // They are counted again when they wait again.
+    this.#giveBack()
+    if (unpacked !== undefined) this.#take(unpacked)
+    for (const one of behind) this.message(one.bytes, one.compressed)
+    if (this.#behind === undefined && !this.isOver) this.#stream.resume()
   }
 
   /** The request is complete. */
@@ -216,6 +234,8 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     if (method.kind === 'stream') return this.#consumer?.end()
     if (this.#message === undefined) throw new StatusError(MESSAGES.none)
     this.#state = 'running'
+    // From here on a small one is on its way.
+    if (this.#heldBytes <= HELD_BYTES_MIN) this.#giveBack()
     method.handle(this, this.#message)
   }
 
@@ -232,19 +252,30 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   }
 
   #giveBack(): void {
+    if (this.#heldBytes === 0) return
     this.#host.budget.give(this.#heldBytes)
     this.#heldBytes = 0
   }
 
-  /** False, and the call is over, when a message cannot be held until it is taken. */
-  #hold(bytes: number): boolean {
-    if (bytes <= HELD_BYTES_MIN) return true
-    if (!this.#host.budget.take(bytes)) {
-      this.fail(MESSAGES.full)
-      return false
-    }
+  /**
+   * A message that waits: for its turn, or for the rest of its request, which may never come.
+   *
+   * @throws StatusError `RESOURCE_EXHAUSTED`
+   */
+  #hold(message: Buffer, besideBytes = 0): Buffer {
+    const { budget } = this.#host
+    const bytes = message.length + besideBytes
+    const small = message.length <= HELD_BYTES_MIN
+    if (small) {
+      // The usual call: whole at once.
+      if (this.#stream.remoteEnded && besideBytes === 0) return message
+      // Nearly all are followed by their end, and not worth a place in the line of those that wait; but callers can send very many.
+      if (budget.bytes > budget.bytesMax) throw new StatusError(MESSAGES.full)
+      budget.force(bytes)
+    } else if (!budget.take(bytes)) throw new StatusError(MESSAGES.full)
     this.#heldBytes += bytes
-    return true
+    // A small one would hold on to all that was read with it.
+    return small ? Buffer.from(message) : message
   }
 
   #end(): void {
@@ -272,7 +303,9 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   }
 }
 
-/** Messages below this are not counted: most are on their way at once. */
+/** What a message that waits takes beside its bytes: many may have none. */
+const BEHIND_BYTES = 256
+/** Messages up to this are counted only until their request has come: most are on their way at once. */
 const HELD_BYTES_MIN = 16 * 1024
 /** An answer that had room while it was gathered has it with its head and prefix as well. */
 const FRAME_BYTES_OVER = 16 * 1024

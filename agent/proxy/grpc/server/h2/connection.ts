@@ -1,8 +1,6 @@
 import type { Socket } from 'node:net'
-import { blocks } from '#agent/sockets/index.ts'
-import type { HeaderList } from '#agent/invoke/index.ts'
-import type { ProxyLog } from '../../../log.ts'
-import type { CallStream, CallStreamListener } from '../call-stream.ts'
+import { blocks, type BodyBudget } from '#agent/sockets/index.ts'
+import type { ConnectionHost, ConnectionLimits } from './connection-host.ts'
 import {
   CODE,
   type Code,
@@ -24,30 +22,6 @@ import { readSettings, writeSettings } from './settings.ts'
 import { H2Stream, STREAM_WINDOW_BYTES, type StreamHost } from './stream.ts'
 import { StreamTable } from './stream-table.ts'
 
-/** Who gets the streams of a connection. */
-export interface ConnectionHost {
-  readonly log: ProxyLog
-  /** True when no more connections are to be opened. */
-  readonly closing: boolean
-  /**
-   * A request has begun: who listens to its stream, `undefined` when it has been answered already.
-   *
-   * @param header - Name, value, name, value, ...; a valid one, but not all of it when it is larger than `headerBytesMax`: then not `whole`
-   */
-  accept(stream: CallStream, header: HeaderList, whole: boolean): CallStreamListener | undefined
-}
-
-export interface ConnectionLimits {
-  readonly streamsMax: number
-  readonly headerBytesMax: number
-  /** A peer is asked for a sign of life this long after its last one ... */
-  readonly keepaliveMs: number
-  /** ... and is gone when it gives none for this long. */
-  readonly keepaliveTimeoutMs: number
-  /** An answer of which the caller takes nothing for this long is given up. */
-  readonly stalledMs: number
-}
-
 /** What all requests of a connection together may be ahead of what has been taken of them. */
 const WINDOW_BYTES = 1024 * 1024
 const PING_BYTES = 8
@@ -65,6 +39,7 @@ const GOING = Buffer.from('goodbye!')
  */
 export class Connection implements FrameSink, StreamHost {
   readonly writer: FrameWriter
+  readonly budget: BodyBudget
   sendWindowBytes = WINDOW_BYTES_DEFAULT
   peerFrameBytesMax = FRAME_BYTES_MAX
   readonly #socket: Socket
@@ -88,6 +63,7 @@ export class Connection implements FrameSink, StreamHost {
     this.#host = host
     this.#limits = limits
     this.writer = new FrameWriter(socket)
+    this.budget = host.budget
     this.#reader = new FrameReader(this)
     this.#streams = new StreamTable(limits.streamsMax)
     this.#headers = new HeaderCollector(limits.headerBytesMax)

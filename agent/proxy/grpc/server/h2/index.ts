@@ -3,4 +3,5 @@
  * Depends on proxy/grpc/server (what a stream tells and takes) and node:net.
  * Used by proxy/grpc/server.
  */
-export { Connection, type ConnectionHost, type ConnectionLimits } from './connection.ts'
+export { Connection } from './connection.ts'
+export type { ConnectionHost, ConnectionLimits } from './connection-host.ts'

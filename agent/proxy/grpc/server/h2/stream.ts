@@ -1,4 +1,5 @@
 import type { HeaderList } from '#agent/invoke/index.ts'
+import type { BodyBudget } from '#agent/sockets/index.ts'
 import type { CallStream, CallStreamListener } from '../call-stream.ts'
 import { CODE, type Code, FLAG, FRAME, WINDOW_BYTES_MAX } from './format.ts'
 import type { FrameWriter } from './frame-writer.ts'
@@ -6,6 +7,8 @@ import { encodeHeader } from './header-block.ts'
 
 /** What a stream needs of its connection. */
 export interface StreamHost {
+  /** For what a paused stream holds. */
+  readonly budget: BodyBudget
   readonly writer: FrameWriter
   /** What the peer takes now, of all streams together. */
   sendWindowBytes: number
@@ -128,6 +131,7 @@ export class H2Stream implements CallStream {
       if (this.#paused) return
       const chunk = this.#held.shift()
       if (chunk === undefined) break
+      this.#host.budget.give(chunk.length)
       this.#deliver(chunk)
     }
     this.#giveBack()
@@ -142,9 +146,7 @@ export class H2Stream implements CallStream {
     if (last && !this.#isComplete()) return this.reset(CODE.protocolError)
     this.remoteEnded = last
     if (this.#paused) {
-      if (this.#held.length >= HELD_PIECES_MAX) return this.reset(CODE.enhanceYourCalm)
-      // A small one would hold on to all that was read with it.
-      if (chunk.length > 0) this.#held.push(Buffer.from(chunk))
+      if (chunk.length > 0) this.#hold(chunk)
       return
     }
     if (chunk.length > 0) this.#deliver(chunk)
@@ -228,6 +230,14 @@ export class H2Stream implements CallStream {
     this.listener?.end()
   }
 
+  /** Streams are many: the window of each does not bound what all hold. */
+  #hold(chunk: Buffer): void {
+    const fits = this.#held.length < HELD_PIECES_MAX && this.#host.budget.takeAhead(chunk.length)
+    if (!fits) return this.reset(CODE.enhanceYourCalm)
+    // A small one would hold on to all that was read with it.
+    this.#held.push(Buffer.from(chunk))
+  }
+
   #deliver(chunk: Buffer): void {
     this.listener?.data(chunk)
     this.#giveBack()
@@ -250,6 +260,7 @@ export class H2Stream implements CallStream {
 
   #clear(): void {
     this.#queue = []
+    for (const chunk of this.#held) this.#host.budget.give(chunk.length)
     this.#held = []
     this.#waitingBytes = 0
     this.#trailers = undefined
