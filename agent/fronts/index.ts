@@ -4,7 +4,7 @@
  * With workers the agent keeps all that decides (router, admission, deadlines, faults, counts) and gives away what a call costs most:
  * sockets, parsers, encoders. `worker.ts` is the program of a worker, `agent-worker.mjs` in a release.
  *
- * Depends on shared, invoke/, proxy/, memory/.
+ * Depends on shared, invoke/, proxy/, memory/, sockets/.
  * Used by agent.ts and doors.ts.
  */
 export { OwnFronts } from './own-fronts.ts'

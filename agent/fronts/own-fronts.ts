@@ -4,11 +4,6 @@ import { HttpProxy } from '#agent/proxy/http/index.ts'
 import { LOG_KEYS } from '#shared/log-keys.ts'
 import type { FrontPorts, Fronts, FrontsOptions } from './model.ts'
 
-const CONNECTIONS_MAX = 10_000
-const COAP_IN_FLIGHT_MAX = 4_096
-const COAP_DEDUP_ENTRIES_MAX = 65_536
-const MIB = 1024 * 1024
-
 interface Proxy {
   readonly port: number
   close(drainMs?: number): Promise<void>
@@ -45,21 +40,14 @@ export class OwnFronts implements Fronts, AsyncDisposable {
       proxies.push(opened)
       return opened.port
     }
-    const shared = (most: number): number => Math.ceil(most / workers)
-    // One process goes by its descriptors.
-    const part = workers > 1 ? { connectionsMax: shared(CONNECTIONS_MAX) } : {}
+    // The fronts know their limits, and lower them to what their process has: only how many share them is said here.
+    const processes = workers
     try {
-      const http = await open('http', (common) => HttpProxy.listen({ ...common, ...part }))
-      const coap = await open('coap', (common) =>
-        CoapProxy.listen({
-          ...common,
-          inFlightMax: shared(COAP_IN_FLIGHT_MAX),
-          inFlightBytesMax: Math.max(shared(64 * MIB), 8 * bodyBytesMax),
-          dedupEntriesMax: shared(COAP_DEDUP_ENTRIES_MAX),
-          dedupBytesMax: shared(32 * MIB),
-        }),
+      const http = await open('http', (common) => HttpProxy.listen({ ...common, processes }))
+      const coap = await open('coap', (common) => CoapProxy.listen({ ...common, processes }))
+      const grpc = await open('grpc', (common) =>
+        GrpcProxy.listen({ ...common, server: { processes } }),
       )
-      const grpc = await open('grpc', (common) => GrpcProxy.listen({ ...common, server: part }))
       return new OwnFronts({ http, coap, grpc }, proxies)
     } catch (error) {
       await Promise.all(proxies.map((proxy) => proxy.close(0)))

@@ -93,7 +93,7 @@ export class WorkerFronts implements Fronts {
 
   #start(): { readonly worker: WorkerProcess; readonly opened: Promise<void> } {
     const { invoker, workers, log } = this.#options
-    const worker = new WorkerProcess(SCRIPT, invoker, log)
+    const worker = new WorkerProcess(SCRIPT, workers, invoker, log)
     this.#running.add(worker)
     void worker.exited.then(() => this.#forget(worker))
     const settings = this.#settings

@@ -2,6 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { Socket } from 'node:net'
 import type { Logger } from 'pino'
 import { CallPort, type Invoker } from '#agent/invoke/index.ts'
+import { memorySharedBy } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import type { FromWorker, ToWorker } from './model.ts'
 
@@ -18,11 +19,12 @@ export class WorkerProcess {
 
   /**
    * @param script - `worker.ts`, or what was made of it
+   * @param workers - so many there are; the agent's own process needs memory as well
    * @throws Fault `INTERNAL` when there can be no process
    */
-  constructor(script: string, invoker: Invoker, log: Logger) {
+  constructor(script: string, workers: number, invoker: Invoker, log: Logger) {
     const stdio = ['ignore', 'inherit', 'inherit', 'ipc', 'pipe'] as const
-    const child = fork(script, [], { stdio: [...stdio] })
+    const child = fork(script, [memorySharedBy(workers + 1)], { stdio: [...stdio] })
     this.#child = child
     this.exited = new Promise((resolve) => {
       child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`))

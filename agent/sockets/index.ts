@@ -7,5 +7,5 @@
 export { BlockLease } from './block-lease.ts'
 export { Blocks, blocks } from './blocks.ts'
 export { BodyBudget, bodyBudget } from './body-budget.ts'
-export { type Room, room, roomOf } from './room.ts'
+export { memorySharedBy, type Room, room, roomOf } from './room.ts'
 export { withReadBuffer } from './with-read-buffer.ts'

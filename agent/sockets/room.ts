@@ -31,5 +31,22 @@ export function roomOf(limitBytes: number): Room {
   }
 }
 
-/** Of this process: its control group's limit, else the host's memory. */
-export const room: Room = roomOf(Math.min(totalmem(), process.constrainedMemory() || Infinity))
+const PROCESSES = '--memory-shared-by='
+
+/**
+ * The argument with which a process is started that is one of so many in one control group: each would else take the group's whole limit
+ * for its own. An argument, because the room has to be known before anything that asks for it is loaded.
+ */
+export function memorySharedBy(processes: number): string {
+  return `${PROCESSES}${processes}`
+}
+
+function processesOf(args: readonly string[]): number {
+  const arg = args.find((text) => text.startsWith(PROCESSES))
+  return arg === undefined ? 1 : Number(arg.slice(PROCESSES.length))
+}
+
+/** Of this process: its part of its control group's limit, else of the host's memory. */
+export const room: Room = roomOf(
+  Math.min(totalmem(), process.constrainedMemory() || Infinity) / processesOf(process.argv),
+)

@@ -141,6 +141,38 @@ test('a missing block is 4.08, a short one 4.00, a body above the limit 4.13 wit
   assert.equal(scope.proxy.stats.blockwiseBytes, 0)
 })
 
+test('FETCH: later blocks are of the answer to the payload that is sent again, or, without one, of the newest; no call for them', async () => {
+  await using scope = await coapProxyScope()
+  const client = await scope.client()
+  const ask = (num: number, payload: Buffer) => {
+    const options = [
+      ...uriPath('echo'),
+      ...(num === 0 ? [] : [{ name: 'Block2' as const, value: block(num, false, 6) }]),
+    ]
+    return client.ask({ code: 'FETCH', payload, options })
+  }
+  const [a, b] = [Buffer.alloc(2_500, 'a'), Buffer.alloc(1_500, 'b')]
+  const tagOf = async (num: number, payload: Buffer, expected: Buffer) => {
+    const answer = await ask(num, payload)
+    assert.equal(answer.code, '2.05', `${num} ${String(answer.payload)}`)
+    assert.equal((optionNumber(answer, 'Block2') ?? 0) >> 4, num)
+    assert.ok(answer.payload.equals(expected.subarray(num * 1024, (num + 1) * 1024)))
+    return optionValue(answer, 'ETag')?.toString('hex')
+  }
+  const [tagA, tagB] = [await tagOf(0, a, a), await tagOf(0, b, b)]
+  assert.notEqual(tagA, tagB)
+  // Two at once, which a payload can tell apart.
+  assert.equal(await tagOf(1, a, a), tagA)
+  assert.equal(await tagOf(1, b, b), tagB)
+  assert.equal(await tagOf(2, a, a), tagA)
+  const nothing = Buffer.alloc(0)
+  assert.equal(await tagOf(1, nothing, b), tagB)
+  assert.equal(scope.invoker.seen.length, 2)
+  assert.equal((await ask(2, b)).code, '4.00', 'behind its end')
+  assert.equal((await ask(1, Buffer.from('of nobody'))).code, '4.08')
+  assert.equal(scope.invoker.seen.length, 2)
+})
+
 test('an unknown function is 4.04 at the first block; two peers upload to one function at once without mixing', async () => {
   await using scope = await coapProxyScope()
   const first = await scope.client()

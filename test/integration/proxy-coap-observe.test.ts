@@ -213,6 +213,54 @@ test('a second registration with the same token gets the newest event; the funct
   assert.equal(scope.proxy.stats.observers, 1)
 })
 
+/** Asks for an event in blocks; its payload, once it is whole. */
+async function eventInBlocks(client: RawCoap, query: string, observe: number): Promise<string> {
+  const parts = [await client.ask(get(query, observe))]
+  assert.equal(parts[0]?.code, '2.05')
+  assert.equal(sequence(parts[0] ?? assert.fail()) !== undefined, observe === 0)
+  for (
+    let num = 1;
+    ((optionNumber(parts.at(-1) ?? assert.fail(), 'Block2') ?? 0) & 8) !== 0;
+    num++
+  ) {
+    const options = [{ name: 'Block2' as const, value: block(num, false, 6) }]
+    parts.push(await client.ask(get(query, undefined, { options })))
+  }
+  const tags = new Set(parts.map((part) => optionValue(part, 'ETag')?.toString('hex')))
+  assert.equal(tags.size, 1)
+  return Buffer.concat(parts.map(({ payload }) => payload)).toString()
+}
+
+test('an event in several blocks answers a second registration and the end of one as well', async () => {
+  await using scope = await coapProxyScope()
+  const client = await scope.client()
+  const query = 'count=1&bytes=2000&then=wait'
+  const event = '0'.padStart(2_000, '-')
+  for (const observe of [0, 0, 1]) {
+    assert.ok((await eventInBlocks(client, query, observe)) === event, String(observe))
+    assert.equal(scope.invoker.seen.length, 1)
+  }
+  assert.equal((await scope.invoker.aborted()).aborted, true)
+  assert.equal(scope.proxy.stats.observers, 0)
+})
+
+test('of large events as many are kept as there is memory for; whose is not registers as if for the first time', async () => {
+  // A part of the node so small that there is room for one event.
+  await using scope = await coapProxyScope({ processes: 512, observersMax: 8 })
+  const [first, second] = [await scope.client(), await scope.client()]
+  const query = 'count=1&bytes=20000&then=wait'
+  const event = '0'.padStart(20_000, '-')
+  for (const client of [first, second, second, first]) {
+    assert.ok((await eventInBlocks(client, query, 0)) === event)
+  }
+  assert.equal(scope.invoker.seen.length, 3)
+  assert.equal(scope.invoker.seen[0]?.signal?.aborted, true)
+  assert.equal(scope.proxy.stats.observers, 2)
+  const end = await second.ask(get(query, 1))
+  assert.equal(end.code, '5.03', 'not an empty event')
+  assert.equal(scope.proxy.stats.observers, 1)
+})
+
 test('more observers than allowed, of all or of one address, are told 4.29 with a time, and their calls are cancelled', async () => {
   await using scope = await coapProxyScope({ observersMax: 3, observersPerAddressMax: 2 })
   const ask = async (host: string) => {

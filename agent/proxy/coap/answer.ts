@@ -25,6 +25,7 @@ export const CODE = {
   notAcceptable: codeOf('4.06'),
   incomplete: codeOf('4.08'),
   methodNotAllowed: codeOf('4.05'),
+  unavailable: codeOf('5.03'),
 } as const
 
 const NOTHING = Buffer.alloc(0)

@@ -1,7 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Invoker, Result } from '#agent/invoke/index.ts'
-import { room } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { faultOf } from '../fault-answer.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
@@ -14,41 +13,27 @@ import { TYPE } from './codec.ts'
 import { Endpoint, type EndpointStats } from './endpoint.ts'
 import type { Exchange } from './exchange.ts'
 import { isEventStream, isInBlocks } from './observation.ts'
+import { type LimitOptions, type Limits, limitsOf } from './limits.ts'
 import { Observers } from './observers.ts'
 import { OPTION } from './options.ts'
 import { type Peer, peerKey } from './peer.ts'
-import { type CoapRequest, readRequest, transferOf } from './request.ts'
+import { bodyDigestOf, type CoapRequest, readRequest, transferOf } from './request.ts'
 import { fitsWhole, Slicer } from './slicer.ts'
 import { WELL_KNOWN_CORE, wellKnownCore } from './well-known.ts'
 
-export interface CoapProxyOptions {
+export interface CoapProxyOptions extends LimitOptions {
   /** `::` is dual-stack. */
   readonly host: string
   /** 0: any free one, see `port`. */
   readonly port: number
   readonly invoker: Invoker
-  /** Bound of a body, either way. */
-  readonly bodyBytesMax: number
   readonly log: ProxyLog
   /** Several processes listen on the port, and the kernel keeps each peer with one of them; default: no. */
   readonly reusePort?: boolean
-  /** Requests at once, default 4,096; 4.29 above. */
-  readonly inFlightMax?: number
-  /** Bytes of the bodies of these requests, default 64 MiB or eight of the largest, less where memory is short; 4.29 above. */
-  readonly inFlightBytesMax?: number
-  /**
-   * Message ids that are remembered, default 65,000 (with those in work they fit the table's 65,536 rows), and bytes with their responses,
-   * default 32 MiB or half of what bodies may have.
-   */
-  readonly dedupEntriesMax?: number
-  readonly dedupBytesMax?: number
   /** A response that takes longer gets an empty ACK first, default 1,000. */
   readonly ackDelayMs?: number
   /** ACK_TIMEOUT of RFC 7252, default 2,000. */
   readonly ackTimeoutMs?: number
-  /** Observations at once, default 1,024, and of one address, default a quarter of them; 4.29 above. */
-  readonly observersMax?: number
-  readonly observersPerAddressMax?: number
   /** Rising, from any start; default `performance.now`. */
   readonly nowMs?: () => number
 }
@@ -66,9 +51,6 @@ const SWEEP_MS = 10_000
 /** RFC 7252 section 4.8. */
 const ACK_TIMEOUT_MS = 2_000
 const RETRY_AFTER_MS = 1_000
-/** Of one server-sent event: what an observer gets in 64 blocks. */
-const EVENT_BYTES_MAX = 64 * 1024
-const OBSERVERS_MAX = 1_024
 /** A notification in blocks waits so many times ACK_TIMEOUT for the next block to be fetched. */
 const BLOCKS_IDLE_FACTOR = 5
 
@@ -84,8 +66,7 @@ export class CoapProxy {
   readonly #options: CoapProxyOptions
   readonly #assembler: Assembler
   readonly #slicer: Slicer
-  readonly #inFlightMax: number
-  readonly #inFlightBytesMax: number
+  readonly #limits: Limits
   #sweeper: NodeJS.Timeout | undefined
   #endpoint!: Endpoint
   readonly #observers: Observers
@@ -93,22 +74,17 @@ export class CoapProxy {
   #inFlightBytes = 0
 
   private constructor(options: CoapProxyOptions) {
-    const { bodyBytesMax, nowMs = () => performance.now() } = options
+    const { nowMs = () => performance.now() } = options
+    const limits = limitsOf(options)
     this.#options = options
-    this.#inFlightMax = options.inFlightMax ?? 4096
-    this.#inFlightBytesMax =
-      options.inFlightBytesMax ??
-      Math.min(room.bodyBytes, Math.max(64 * 1024 * 1024, 8 * bodyBytesMax))
-    const bytesMax = Math.min(room.bodyBytes, Math.max(32 * 1024 * 1024, 4 * bodyBytesMax))
+    this.#limits = limits
+    const { bodyBytesMax, blockwiseBytesMax: bytesMax } = limits
     const kept = { bytesMax, lifetimeMs: TRANSFER_LIFETIME_MS, nowMs }
     this.#assembler = new Assembler({ ...kept, bodyBytesMax })
     this.#slicer = new Slicer(kept)
-    const observersMax = options.observersMax ?? OBSERVERS_MAX
     this.#observers = new Observers({
       nowMs,
-      observersMax,
-      observersPerAddressMax: options.observersPerAddressMax ?? Math.ceil(observersMax / 4),
-      eventBytesMax: Math.min(EVENT_BYTES_MAX, bodyBytesMax),
+      limits,
       blocksIdleMs: BLOCKS_IDLE_FACTOR * (options.ackTimeoutMs ?? ACK_TIMEOUT_MS),
       sliced: (...args) => this.#sliced(...args),
       respond: (...args) => this.#endpoint.respond(...args),
@@ -132,8 +108,8 @@ export class CoapProxy {
       nowMs: options.nowMs ?? (() => performance.now()),
       ackDelayMs: options.ackDelayMs ?? 1_000,
       ackTimeoutMs: options.ackTimeoutMs ?? ACK_TIMEOUT_MS,
-      dedupEntriesMax: options.dedupEntriesMax ?? 65_000,
-      dedupBytesMax: options.dedupBytesMax ?? Math.min(32 * 1024 * 1024, room.bodyBytes / 2),
+      dedupEntriesMax: proxy.#limits.dedupEntriesMax,
+      dedupBytesMax: proxy.#limits.dedupBytesMax,
     }
     try {
       proxy.#endpoint = await listenDualStack(host, (address) =>
@@ -209,8 +185,11 @@ export class CoapProxy {
     const { payload } = exchange.message
     const { block1, block2, size1 = 0 } = request
     if (this.#closing !== undefined) throw stopping()
-    if (block2 !== undefined && block2.num > 0 && payload.length === 0) {
-      return this.#nextBlock(exchange, request, block2)
+    if (block2 !== undefined && block2.num > 0) {
+      // What a FETCH asks for is in its payload, with each block (RFC 8132 section 2.3.2); many clients leave it out all the same.
+      const digest = bodyDigestOf(request, payload)
+      const later = payload.length === 0 || digest !== undefined
+      if (later) return this.#nextBlock(exchange, request, block2, digest)
     }
     const observed = request.observe === undefined ? undefined : this.#observed(exchange, request)
     if (observed !== undefined) return observed
@@ -220,8 +199,8 @@ export class CoapProxy {
       return this.#sliced(exchange, request, links)
     }
     if (!known) throw new Fault('FUNCTION_UNKNOWN', `no function answers at /${request.path}`)
-    if (this.#endpoint.inFlight > this.#inFlightMax) throw busy('calls')
-    if (this.#inFlightBytes + payload.length > this.#inFlightBytesMax) throw busy('bytes')
+    if (this.#endpoint.inFlight > this.#limits.inFlightMax) throw busy('calls')
+    if (this.#inFlightBytes + payload.length > this.#limits.inFlightBytesMax) throw busy('bytes')
     if (block1 !== undefined) {
       const transfer = transferOf(request)
       return this.#assembler.add(peerKey(exchange.peer), transfer, block1, size1, payload)
@@ -235,23 +214,32 @@ export class CoapProxy {
     return payload
   }
 
-  #nextBlock({ peer }: Exchange, request: CoapRequest, asked: Block): Answer {
+  #nextBlock(
+    { peer }: Exchange,
+    request: CoapRequest,
+    asked: Block,
+    digest: string | undefined,
+  ): Answer {
     const transfer = transferOf(request)
-    const answer = this.#slicer.next(peerKey(peer), transfer, asked)
+    const answer = this.#slicer.next(peerKey(peer), { transfer, digest }, asked)
     if (answer.code === CODE.content) this.#observers.fetched(peer, transfer, isInBlocks(answer))
     return answer
   }
 
-  /** A registration that there is already, or the end of one: the newest event answers both. */
+  /** A registration that there is already, or the end of one: the newest event answers both. Is it gone, the function is asked. */
   #observed(exchange: Exchange, request: CoapRequest): Answer | undefined {
     const observation = this.#observers.find(exchange)
     if (observation === undefined) return undefined
+    const { last } = observation
     if (request.observe === 1) {
       observation.leave(new Fault('CALLER_GONE', 'the observer has left'))
-      return observation.last
+      // Nobody may wait for a whole stream of events who has just left one.
+      if (last === undefined) return answerText(CODE.unavailable, 'the newest event has gone')
+      return this.#sliced(exchange, request, last)
     }
-    const known = request.observe === 0 && observation.begun
-    return known && observation.transfer === transferOf(request) ? observation.renew() : undefined
+    const known = request.observe === 0 && observation.begun && last !== undefined
+    if (!known || observation.transfer !== transferOf(request)) return undefined
+    return this.#sliced(exchange, request, observation.renew(last))
   }
 
   #call(
@@ -305,10 +293,11 @@ export class CoapProxy {
     invoker.start(call, exchange.caller, onResult, failed)
   }
 
-  #sliced(exchange: Exchange, request: CoapRequest, answer: Answer): Answer {
+  #sliced({ peer, message }: Exchange, request: CoapRequest, answer: Answer): Answer {
     const { block2 } = request
     if (fitsWhole(answer, block2)) return answer
-    return this.#slicer.first(peerKey(exchange.peer), transferOf(request), answer, block2)
+    const named = { transfer: transferOf(request), digest: bodyDigestOf(request, message.payload) }
+    return this.#slicer.first(peerKey(peer), named, answer, block2)
   }
 
   #fail(exchange: Exchange, request: CoapRequest, requestId: string, error: unknown): void {

@@ -2,6 +2,7 @@ import type { Body, Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { type Answer, CODE } from './answer.ts'
 import { blockBytes, SZX_MAX } from './block.ts'
+import type { BoundedMap } from './bounded-map.ts'
 import { type CoapOption, TEXT_FORMAT, TYPE, uintOf, uintOption } from './codec.ts'
 import type { Notification } from './endpoint.ts'
 import { EventReader } from './event-reader.ts'
@@ -30,6 +31,8 @@ export interface ObservationHost {
   /** A notification in blocks holds up the next one until its last block has been fetched, or none has been for so long. */
   readonly blocksIdleMs: number
   readonly eventBytesMax: number
+  /** The newest events that need several blocks, by observation: there may be very many. */
+  readonly events: BoundedMap<Answer>
 }
 
 /** A message to a client that registered with one that is not confirmable is, each so many of them, or after so long. */
@@ -38,6 +41,8 @@ const UNCONFIRMED_MS = 300_000
 const NO_ID_MS = 1_000
 
 const NOTHING = Buffer.alloc(0)
+/** What an event takes beside its payload. */
+const EVENT_BYTES = 512
 /** The end of a stream: neither an event, nor an error, nor the option Observe. */
 const END: Answer = { code: CODE.content, options: [], payload: NOTHING }
 
@@ -69,7 +74,8 @@ export class Observation {
   /** The registration has its answer. */
   #begun = false
   #over = false
-  #last = END
+  /** The newest event; `undefined` when it needs several blocks, which are elsewhere. */
+  #last: Answer | undefined = END
   #body: Body = NOTHING
   /** Ids of messages that were not confirmable, since one was acknowledged. */
   #unconfirmed: number[] = []
@@ -102,14 +108,14 @@ export class Observation {
     return this.#begun && !this.#over
   }
 
-  /** The newest event, if it is short. */
-  get last(): Answer {
-    return this.#last
+  /** The newest event; `undefined` when others needed its memory. */
+  get last(): Answer | undefined {
+    return this.#last ?? this.#host.events.get(this.key)
   }
 
   /** The newest event as a notification of its own, for a client that registers again. */
-  renew(): Answer {
-    return this.#observed(this.#last)
+  renew(event: Answer): Answer {
+    return this.#observed(event)
   }
 
   /** The function's answer is an event stream: follows it to its end. Never throws. */
@@ -181,8 +187,7 @@ export class Observation {
     await this.notified.turn()
     try {
       if (this.#ended) return
-      const short = event.payload.length <= blockBytes(SZX_MAX)
-      this.#last = short ? event : END
+      this.#keep(event)
       const answer = this.#host.sliced(this.exchange, this.#request, this.#observed(event))
       this.#whole = !isInBlocks(answer)
       if (this.#begun) await this.#notify(answer, this.#mustConfirm(), this.notified.roundTripMs)
@@ -190,6 +195,16 @@ export class Observation {
     } finally {
       this.notified.done()
     }
+  }
+
+  /** For a client that registers again, or leaves. */
+  #keep(event: Answer): void {
+    const { events } = this.#host
+    const { length } = event.payload
+    const short = length <= blockBytes(SZX_MAX)
+    this.#last = short ? event : undefined
+    if (short) events.delete(this.key)
+    else events.set(this.key, this.notified.peer.address, event, length + EVENT_BYTES)
   }
 
   /** Tells the end, unless it was the client who ended it. */
@@ -298,6 +313,7 @@ export class Observation {
   #end(): void {
     if (this.#over) return
     this.#over = true
+    this.#host.events.delete(this.key)
     this.#host.ended(this)
     if (!Buffer.isBuffer(this.#body)) this.#body.destroy()
     this.#wake?.()

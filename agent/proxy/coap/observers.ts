@@ -1,17 +1,20 @@
 import type { Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import type { Answer } from './answer.ts'
+import { BoundedMap } from './bounded-map.ts'
 import type { Exchange } from './exchange.ts'
 import { EXCHANGE_LIFETIME_MS } from './endpoint.ts'
+import type { Limits } from './limits.ts'
 import { Observation, type ObservationHost } from './observation.ts'
 import { ObservedPeer } from './observed-peer.ts'
 import { type Peer, peerKey } from './peer.ts'
 import { type CoapRequest, transferOf } from './request.ts'
 
-export interface ObserversOptions extends Omit<ObservationHost, 'ended' | 'messageId'> {
-  /** Observations at once, and those of one address; 4.29 above. */
-  readonly observersMax: number
-  readonly observersPerAddressMax: number
+export interface ObserversOptions extends Omit<
+  ObservationHost,
+  'ended' | 'messageId' | 'eventBytesMax' | 'events'
+> {
+  readonly limits: Limits
   /** Whether a message with this id has come from the peer lately: we may have answered it with its own. */
   readonly remembers: (peer: Peer, messageId: number) => boolean
 }
@@ -34,6 +37,13 @@ export class Observers {
     this.#options = options
     this.#host = {
       ...options,
+      eventBytesMax: options.limits.eventBytesMax,
+      events: new BoundedMap({
+        entriesMax: options.limits.observersMax,
+        bytesMax: options.limits.eventsBytesMax,
+        lifetimeMs: Number.POSITIVE_INFINITY,
+        nowMs: options.nowMs,
+      }),
       messageId: (notified) => this.#messageId(notified),
       ended: (observation) => this.#ended(observation),
     }
@@ -67,7 +77,7 @@ export class Observers {
    * @throws Fault `FUNCTION_SATURATED` when there are as many observations as there may be
    */
   follow(observation: Observation, result: Result, requestId: string): void {
-    const { observersMax, observersPerAddressMax } = this.#options
+    const { observersMax, observersPerAddressMax } = this.#options.limits
     const { address } = observation.exchange.peer
     const ofAddress = this.#byAddress.get(address) ?? 0
     if (this.#following >= observersMax || ofAddress >= observersPerAddressMax) {

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { hash } from 'node:crypto'
 import { type Block, readBlock } from './block.ts'
 import { type CoapMessage, codeOf, uintOf } from './codec.ts'
 import { contentTypeOf } from './content-formats.ts'
@@ -29,7 +30,16 @@ export interface CoapRequest {
   readonly tag: string
 }
 
-/** What makes two requests parts of one block-wise transfer (RFC 7959 section 2.4), but for the peer. */
+/**
+ * Of the payload that is part of the question: that of a FETCH (RFC 8132 section 2), unless it came in blocks: those that ask for
+ * the rest of an answer do not send it again.
+ */
+export function bodyDigestOf({ method, block1 }: CoapRequest, payload: Buffer): string | undefined {
+  if (method !== 'FETCH' || block1 !== undefined || payload.length === 0) return undefined
+  return hash('sha256', payload, 'base64')
+}
+
+/** What makes two requests parts of one block-wise transfer (RFC 7959 section 2.4), but for the peer and `bodyDigestOf`. */
 export function transferOf({ method, accept, format, tag, path, query }: CoapRequest): string {
   return `${method} ${accept} ${format} ${tag} ${path}?${query}`
 }

@@ -9,6 +9,14 @@ interface Kept {
   readonly etag: Buffer | undefined
 }
 
+/** Which answers of a peer's. */
+export interface Transfer {
+  /** As `transferOf` has it. */
+  readonly transfer: string
+  /** Of a body that is part of the question; what is asked for without one is the newest of these. */
+  readonly digest: string | undefined
+}
+
 export interface SlicerOptions {
   /** All kept answers together. */
   readonly bytesMax: number
@@ -30,26 +38,27 @@ export function fitsWhole(answer: Answer, asked: Block | undefined): boolean {
  */
 export class Slicer {
   readonly #kept: BoundedMap<Kept>
+  /** The keys of the newest of those that have a digest, by the key without. */
+  readonly #newest: BoundedMap<string>
   #tag = (Math.random() * 0x1_0000_0000) >>> 0
 
   constructor({ bytesMax, lifetimeMs, nowMs }: SlicerOptions) {
-    this.#kept = new BoundedMap({
-      entriesMax: 4096,
-      bytesMax,
-      entriesPerPeerMax: ANSWERS_PER_PEER_MAX,
-      lifetimeMs,
-      nowMs,
-    })
+    const bounds = { entriesMax: 4096, bytesMax, lifetimeMs, nowMs }
+    this.#kept = new BoundedMap({ ...bounds, entriesPerPeerMax: ANSWERS_PER_PEER_MAX })
+    this.#newest = new BoundedMap({ ...bounds, entriesPerPeerMax: ANSWERS_PER_PEER_MAX })
   }
 
   get bytes(): number {
-    return this.#kept.bytes
+    return this.#kept.bytes + this.#newest.bytes
   }
 
   /** The first part of an answer that does not fit, or was asked for in blocks. */
-  first(peer: string, transfer: string, answer: Answer, asked: Block | undefined): Answer {
+  first(peer: string, named: Transfer, answer: Answer, asked: Block | undefined): Answer {
     const szx = Math.min(asked?.szx ?? SZX_MAX, SZX_MAX)
-    const key = `${peer} ${transfer}`
+    const plain = `${peer} ${named.transfer}`
+    const key = named.digest === undefined ? plain : `${plain} ${named.digest}`
+    if (key === plain) this.#newest.delete(plain)
+    else this.#newest.set(plain, peer, key, ENTRY_BYTES)
     if (answer.payload.length <= blockBytes(szx)) {
       this.#kept.delete(key)
       return cut({ answer, etag: undefined }, 0, szx)
@@ -60,8 +69,9 @@ export class Slicer {
   }
 
   /** A later part of an answer that was begun before. */
-  next(peer: string, transfer: string, asked: Block): Answer {
-    const key = `${peer} ${transfer}`
+  next(peer: string, { transfer, digest }: Transfer, asked: Block): Answer {
+    const plain = `${peer} ${transfer}`
+    const key = digest === undefined ? (this.#newest.get(plain) ?? plain) : `${plain} ${digest}`
     const kept = this.#kept.get(key)
     if (kept === undefined) {
       return answerText(CODE.incomplete, 'the answer is no longer kept; start again with block 0')
@@ -70,11 +80,13 @@ export class Slicer {
       return answerText(CODE.badRequest, 'no such block')
     }
     this.#kept.touch(key)
+    this.#newest.touch(plain)
     return cut(kept, asked.num, asked.szx)
   }
 
   sweep(): void {
     this.#kept.sweep()
+    this.#newest.sweep()
   }
 
   /** Lets a client see that two blocks are of two answers; the function's own tag does that as well. */
