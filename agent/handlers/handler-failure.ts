@@ -38,7 +38,13 @@ export async function withTail(
   return new Fault(fault.code, message, details, { cause: fault.cause })
 }
 
-/** For what is asked of a process that may have ended, which makes it needless. @throws every other error */
-export function unlessExited(error: unknown): void {
-  if (!Fault.is(error, 'FUNCTION_EXITED')) throw error
+/** True when the engine has not refused: it is away, or the time for asking it is over. It may do later what it was asked for. */
+export function isPassing(error: unknown, signal: AbortSignal): boolean {
+  return signal.aborted || Fault.is(error, 'ENGINE_UNAVAILABLE')
+}
+
+/** For what is only good to have: true when it cannot be had. @throws what is passing */
+export function isRefusal(error: unknown, signal: AbortSignal): true {
+  if (isPassing(error, signal)) throw error
+  return true
 }

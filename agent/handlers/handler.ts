@@ -4,7 +4,7 @@ import type { LogLine } from '#shared/schemas/health.ts'
 import { RunnerServer, type Lane, type RunnerLink } from '#agent/invoke/index.ts'
 import type { Engine, HandlerExit } from './engine.ts'
 import { equip, load } from './equip.ts'
-import { exitFault, unlessExited, withTail } from './handler-failure.ts'
+import { exitFault, isPassing, isRefusal, withTail } from './handler-failure.ts'
 import { specOf, type HandlerFolders, type HandlerRecord } from './handler-record.ts'
 import { HANDLER_TIMEOUTS, isOver } from './handler-state.ts'
 import type { HandlerState, HandlerTimeouts, HandlerTimings } from './handler-state.ts'
@@ -210,8 +210,9 @@ export class Handler {
     this.#over.abort()
     await this.#opening
     try {
-      await this.#wake(signal).catch(unlessExited)
-      await this.#shutDown(signal)
+      // One that has ended, or cannot be woken, is past asking; the engine removes it all the same.
+      const refused = await this.#wake(signal).catch((error) => isRefusal(error, signal))
+      if (refused !== true) await this.#shutDown(signal)
       await engine.stop(this.id, 0, signal)
       await this.#server?.close()
       await folders.remove(this.id)
@@ -250,8 +251,7 @@ export class Handler {
         if (during.link.state === 'closed') throw new Fault('FUNCTION_EXITED', LINK_ENDED)
         this.#set(after)
       } catch (error) {
-        const passing = signal.aborted || Fault.is(error, 'ENGINE_UNAVAILABLE')
-        if (passing && !over.aborted) {
+        if (isPassing(error, signal) && !over.aborted) {
           this.#set(before)
           throw error
         }

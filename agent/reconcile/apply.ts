@@ -63,7 +63,8 @@ export interface Workshop {
   track(work: Promise<void>): void
   /** As `track`, for what may take as long as a call: nothing has to wait for its end. */
   linger(work: Promise<void>): void
-  failed(state: FunctionState, error: unknown): void
+  /** @param sinceMs - see `FunctionState.fail` */
+  failed(state: FunctionState, error: unknown, sinceMs?: number): void
   /** The engine has turned out not to answer. */
   engineLost(fault: Fault): void
   started(state: FunctionState, timings: HandlerTimings): void
@@ -128,7 +129,7 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
     const spare = network === 'none' ? shop.spares.take({ runtime, identity, limits }) : undefined
     const record = newRecord(assignment, identity, bundle, spare?.id)
     const handler = shop.newHandler(record, 'created', spare)
-    state.held.set(handler.id, newHeld(handler, isFallback))
+    state.held.set(handler.id, newHeld(handler, shop.nowMs(), isFallback))
     shop.log.debug({ ...keys(handler), reason }, 'handler start')
     const start = shop.slots.start.run(async () => {
       if (handler.state.kind !== 'created') return
@@ -153,11 +154,12 @@ const EXECUTORS: { readonly [K in Step['kind']]: Executor<K> } = {
     const held = heldOf(shop, fn, id)
     const { handler } = held
     if (state.lane === undefined) return
+    // Before calls that wait for it are sent: for some it is spent with the first of them.
+    held.servingSinceMs = shop.nowMs()
     handler.attach(state.lane)
     const isNew = !held.proven && !held.adopting
     held.lane = state.lane
     held.proven = true
-    held.servingSinceMs = shop.nowMs()
     state.served(handler.record.specDigest, shop.nowMs())
     shop.log.info({ ...keys(handler), timings: handler.timings }, 'handler serves')
     if (isNew) shop.started(state, handler.timings)
@@ -253,6 +255,7 @@ async function stop(shop: Workshop, state: FunctionState, held: Held): Promise<v
 
 /** One that cannot be paused is removed: it serves nobody. With an engine that is away it stays as it is until that is back. */
 async function pause(shop: Workshop, held: Held): Promise<void> {
+  held.resting = true
   try {
     await held.handler.pause(timeLimit(PAUSE_MS))
   } catch (error) {
@@ -265,11 +268,13 @@ async function pause(shop: Workshop, held: Held): Promise<void> {
 async function resume(shop: Workshop, state: FunctionState, held: Held): Promise<void> {
   const { pausedAtMs } = held
   held.pausedAtMs = undefined
+  held.resting = false
   try {
     await held.handler.resume(timeLimit(PAUSE_MS))
   } catch (error) {
     // It is paused still: the engine has to come back first.
     held.pausedAtMs = pausedAtMs
+    held.resting = pausedAtMs !== undefined
     shop.failed(state, error)
   }
 }
@@ -281,6 +286,7 @@ function spent(shop: Workshop, state: FunctionState, link: RunnerLink): void {
   const held = state.held.get(link.handlerId)
   if (held === undefined) return
   held.spent = true
+  state.spent(held)
   shop.wake()
 }
 
@@ -294,7 +300,7 @@ function overran(shop: Workshop, state: FunctionState, link: RunnerLink): void {
   state.restarts++
   const message = `a call was not ended within the function's timeout; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
   shop.log.warn({ ...keys(held.handler), reason: held.suspect }, 'handler overran')
-  shop.failed(state, new Fault('FUNCTION_EXITED', message))
+  shop.failed(state, new Fault('FUNCTION_EXITED', message), held.sinceMs)
 }
 
 function isBlocked({ state }: Handler): boolean {

@@ -5,12 +5,12 @@ import type { Assignment } from '#shared/schemas/command.ts'
 import type { EngineKind, Runtime } from '#shared/schemas/names.ts'
 import { backoffMs } from './backoff.ts'
 import { Fallback } from './fallback.ts'
-import { observe, type Held } from './held.ts'
+import { isOpening, observe, type Held } from './held.ts'
 import type { ActualFunction, Desired } from './model.ts'
 import { ASLEEP, rescale, rescaleDueAtMs, scaleOf } from './plan/index.ts'
 import type { Demand, Level, Scale } from './plan/index.ts'
 
-/** A handler has proved itself when it has served this long: earlier failures are forgotten. */
+/** A handler has proved itself when it has served this long without a failure: earlier ones are forgotten. */
 export const STABLE_MS = 10_000
 
 /** All that is known of one function on this node: wanted or still on its way out. Times are monotonic milliseconds. */
@@ -24,6 +24,9 @@ export class FunctionState {
   fetching: AbortController | undefined
   failures = 0
   retryAtMs = 0
+  #failedAtMs = 0
+  /** When `failures` rose last. */
+  #countedAtMs = 0
   /** Why the last start, fetch or handler failed; forgotten once handlers are stable again. */
   fault: Fault | undefined
   /** Unplanned ends since the agent started. */
@@ -36,6 +39,10 @@ export class FunctionState {
   #demand: Demand = NO_DEMAND
   /** The wanted handlers have served here, or are taken for such. */
   #proven = false
+  /** `#proven` is only the word of an earlier agent. */
+  #presumed = false
+  /** Ids of handlers that an earlier agent has left and that have not been looked at yet: which are wanted is known later. */
+  readonly #found = new Set<string>()
   #fallback: Fallback | undefined
   #assignment: Assignment | undefined
   #spec: string | undefined
@@ -70,6 +77,11 @@ export class FunctionState {
   /** The wanted handlers have served here, now or under an earlier agent. */
   get proven(): boolean {
     return this.#proven
+  }
+
+  /** As `proven`, and seen: one serves or has served, or an earlier agent has left one. */
+  get hasServed(): boolean {
+    return this.#proven && !this.#presumed
   }
 
   /** The release that served before the wanted one, until that has. */
@@ -112,13 +124,17 @@ export class FunctionState {
     if (this.#proven && before !== undefined && spec !== undefined && identity !== undefined) {
       this.#fallback = new Fallback(before, identity, spec)
     }
-    this.#proven = kept || (this.#spec !== undefined && this.#spec === this.#fallback?.spec)
+    const isBack = this.#spec !== undefined && this.#spec === this.#fallback?.spec
+    this.#proven = kept || isBack
+    this.#presumed = kept && !isBack
     if (this.#proven || assignment === undefined) this.#fallback = undefined
   }
 
   /** Handlers of this spec serve. */
   served(spec: string, nowMs: number): void {
-    if (spec !== this.#spec || this.#proven) return
+    if (spec !== this.#spec) return
+    this.#presumed = false
+    if (this.#proven) return
     this.#proven = true
     // Its time to sleep begins when it could have been called.
     this.#level = { ...this.#level, awakeSinceMs: nowMs }
@@ -126,7 +142,8 @@ export class FunctionState {
   }
 
   /** Something of it runs already: it is not put to sleep before it has been idle for its time. */
-  found(nowMs: number): void {
+  found(id: string, nowMs: number): void {
+    this.#found.add(id)
     if (this.#level.count === 0) this.#level = { count: 1, awakeSinceMs: nowMs }
   }
 
@@ -134,6 +151,7 @@ export class FunctionState {
   rescale(nowMs: number): void {
     const { scale, lane } = this
     if (scale === undefined) return
+    this.#takeFound(scale, nowMs)
     const { inFlight = 0, waiting = 0, peak = 0, lastCallAtMs = 0 } = lane?.takeDemand() ?? {}
     const used = [...this.held.values()].filter(({ spent }) => spent).length
     const maySleep = this.#proven && this.failures === 0 && this.#refusal === undefined
@@ -145,6 +163,22 @@ export class FunctionState {
     const room = count + used < scale.max
     const busy = count * scale.perHandler + (scale.fresh ? inFlight : 0)
     lane?.alarmAbove(room ? busy : Number.POSITIVE_INFINITY)
+  }
+
+  /**
+   * As many as calls had needed under an earlier agent, which is not known otherwise: to begin with the minimum would remove the
+   * others while calls are on their way to them. Those that are too many go as ever, when fewer have done for a while.
+   */
+  #takeFound(scale: Scale, nowMs: number): void {
+    if (this.#spec === undefined || this.#found.size === 0) return
+    const found = [...this.held.values()].filter(({ handler }) => {
+      return this.#found.has(handler.id) && handler.record.specDigest === this.#spec
+    })
+    this.#found.clear()
+    if (found.length > 0) this.#presumed = false
+    const running = found.filter(({ foundPaused }) => !foundPaused).length
+    const count = scale.fresh ? 0 : Math.min(scale.max, running)
+    if (count > this.#level.count) this.#level = { count, awakeSinceMs: nowMs }
   }
 
   /** Settles which handlers are wanted, from what the engine would make them of. */
@@ -172,6 +206,7 @@ export class FunctionState {
       if (isOther || isBack) this.#fallback = undefined
       if (isOther) this.#proven = false
       if (isBack) this.#proven = true
+      if (isOther || isBack) this.#presumed = false
     }
   }
 
@@ -181,15 +216,31 @@ export class FunctionState {
     this.#spec = undefined
   }
 
+  /**
+   * A handler that was there for one call has it. No handler of such a function serves for long: to have come so far since the
+   * last failure is proof enough, or a single one would count until its calls cease.
+   */
+  spent({ handler, servingSinceMs }: Held): void {
+    if (handler.record.specDigest !== this.#spec || servingSinceMs === undefined) return
+    if (servingSinceMs > this.#failedAtMs) this.forgive()
+  }
+
   forgive(): void {
     this.failures = 0
     this.retryAtMs = 0
     this.fault = undefined
   }
 
-  fail(fault: Fault, nowMs: number, random: number): void {
-    this.failures++
+  /**
+   * @param sinceMs - when that began which failed. What was there at the last failure is no try after it: handlers that end
+   * together, as all do whose engine is restarted, are one failure, or the pause would be as long as after so many tries.
+   */
+  fail(fault: Fault, nowMs: number, random: number, sinceMs = nowMs): void {
     this.fault = fault
+    this.#failedAtMs = nowMs
+    if (this.failures > 0 && sinceMs < this.#countedAtMs) return
+    this.#countedAtMs = nowMs
+    this.failures++
     this.retryAtMs = nowMs + backoffMs(this.failures, random)
   }
 
@@ -232,7 +283,7 @@ export class FunctionState {
     const times: number[] = []
     if (this.failures > 0) {
       times.push(this.retryAtMs, this.#fallback?.retryAtMs ?? 0)
-      for (const { servingSinceMs } of this.#serving()) times.push(servingSinceMs + STABLE_MS)
+      times.push(this.#calmAtMs() ?? 0)
     }
     for (const held of this.held.values()) {
       times.push(held.stopRetryAtMs)
@@ -263,10 +314,18 @@ export class FunctionState {
   }
 
   #calm(nowMs: number): void {
-    if (this.failures === 0) return
-    for (const { servingSinceMs, suspect } of this.#serving()) {
-      if (suspect === undefined && nowMs - servingSinceMs >= STABLE_MS) return this.forgive()
-    }
+    if (this.failures > 0 && nowMs >= (this.#calmAtMs() ?? Number.POSITIVE_INFINITY)) this.forgive()
+  }
+
+  /** When failures are forgotten if nothing happens until then; undefined: something has to happen before. */
+  #calmAtMs(): number | undefined {
+    // What is tried now may be the next failure.
+    if (this.fetching !== undefined || this.held.values().some(isOpening)) return undefined
+    const sound = [...this.#serving()].filter(({ suspect }) => suspect === undefined)
+    if (sound.length === 0) return undefined
+    const servingSinceMs = Math.min(...sound.map((one) => one.servingSinceMs))
+    // One that serves well says nothing about the others: the last failure, too, must be a while ago, and the pause after it.
+    return Math.max(servingSinceMs, this.#failedAtMs, this.retryAtMs) + STABLE_MS
   }
 
   *#serving(): Generator<Held & { servingSinceMs: number }> {

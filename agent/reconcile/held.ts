@@ -5,6 +5,8 @@ import type { ActualHandler, HandlerPhase } from './model.ts'
 /** One handler with what only the reconciler knows of it. Times are monotonic milliseconds. */
 export interface Held {
   readonly handler: Handler
+  /** When it was made here, or found. */
+  readonly sinceMs: number
   /** The lane it was attached to; a function removed and deployed again has another one. */
   lane: Lane | undefined
   proven: boolean
@@ -20,6 +22,8 @@ export interface Held {
   adopting: boolean
   /** Its removal has been ordered. */
   leaving: boolean
+  /** Its pause has been ordered, and no resumption since: whatever happens to it, nobody waits for it. */
+  resting: boolean
   /** It failed outside of its own life (attach): treated as dead. */
   broken: boolean
   /** Its failure has been counted. */
@@ -28,9 +32,15 @@ export interface Held {
   stopRetryAtMs: number
 }
 
-export function newHeld(handler: Handler, proven: boolean, foundPaused = false): Held {
+export function newHeld(
+  handler: Handler,
+  sinceMs: number,
+  proven: boolean,
+  foundPaused = false,
+): Held {
   return {
     handler,
+    sinceMs,
     foundPaused,
     lane: undefined,
     proven,
@@ -40,6 +50,7 @@ export function newHeld(handler: Handler, proven: boolean, foundPaused = false):
     spent: false,
     adopting: false,
     leaving: false,
+    resting: false,
     broken: false,
     counted: false,
     stopFailures: 0,
@@ -84,6 +95,13 @@ const PHASES: { readonly [K in HandlerState['kind']]: HandlerPhase } = {
   stopping: 'stopping',
   stopped: 'stopping',
   left: 'stopping',
+}
+
+const OPENING: ReadonlySet<HandlerState['kind']> = new Set(['created', 'starting', 'loading'])
+
+/** It has never been ready, and nobody knows yet whether it will be. */
+export function isOpening({ handler }: Held): boolean {
+  return OPENING.has(handler.state.kind)
 }
 
 function phaseOf({ handler, adopting, leaving, broken }: Held): HandlerPhase {

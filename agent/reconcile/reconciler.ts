@@ -4,7 +4,6 @@ import {
   HandlerFolders,
   type HandlerExit,
   type HandlerRecord,
-  type HandlerState,
   SparePool,
 } from '#agent/handlers/index.ts'
 import { Fault } from '#shared/fault.ts'
@@ -17,7 +16,7 @@ import { EngineWatch } from './engine-watch.ts'
 import { endHandler, removeRest } from './end-handler.ts'
 import { FunctionState, STABLE_MS } from './function-state.ts'
 import { collectGarbage } from './garbage.ts'
-import { newHeld, type Held } from './held.ts'
+import { isOpening, newHeld, type Held } from './held.ts'
 import type { Actual, Desired } from './model.ts'
 import { fitMemory, plan } from './plan/index.ts'
 import type { CloseOptions, ReconcilerOptions } from './options.ts'
@@ -32,7 +31,6 @@ const PAUSE_MS = 2
 /** A function that cannot be started here is looked at again so often: an image may have come. */
 const REFUSED_MS = 2_000
 const KEEP_MS = 600_000
-const STARTING: ReadonlySet<HandlerState['kind']> = new Set(['created', 'starting', 'loading'])
 
 /** Monotonic: the wall clock may jump, pauses must not. */
 const monotonicMs = (): number => performance.now()
@@ -176,9 +174,9 @@ export class Reconciler implements AsyncDisposable {
       },
       track: (work) => this.#track(work),
       linger: (work) => this.#track(work, this.#lingering),
-      failed: (state, error) => {
+      failed: (state, error, sinceMs) => {
         const fault = Fault.from(error)
-        state.fail(fault, monotonicMs(), random())
+        state.fail(fault, monotonicMs(), random(), sinceMs)
         log.warn(
           { [LOG_KEYS.fn]: state.fn, [LOG_KEYS.err]: fault, failures: state.failures },
           'function failed',
@@ -260,7 +258,7 @@ export class Reconciler implements AsyncDisposable {
     if (this.#watch.state === 'lost') return false
     const states = this.#functions.values().toArray()
     if (states.some(({ fetching }) => fetching !== undefined)) return false
-    return !this.#allHeld().some(({ handler: { state } }) => STARTING.has(state.kind))
+    return !this.#allHeld().some(isOpening)
   }
 
   /** Tells the lanes whether calls without a handler should wait or be refused. */
@@ -303,8 +301,10 @@ export class Reconciler implements AsyncDisposable {
   #found(record: HandlerRecord, paused: boolean): void {
     const state = this.#stateOf(record.fn)
     // One that was paused took no calls: when it is outdated, nobody misses it.
-    state.held.set(record.id, newHeld(this.#shop.newHandler(record, 'found'), !paused, paused))
-    state.found(this.#shop.nowMs())
+    const nowMs = this.#shop.nowMs()
+    const handler = this.#shop.newHandler(record, 'found')
+    state.held.set(record.id, newHeld(handler, nowMs, !paused, paused))
+    state.found(record.id, nowMs)
   }
 
   #exited(exit: HandlerExit): void {
@@ -331,14 +331,23 @@ export class Reconciler implements AsyncDisposable {
   #failed(state: FunctionState, held: Held, fault: Fault): void {
     if (held.counted) return
     held.counted = true
-    // Nobody waits for one that is paused, and one that was there for a single call concerns nobody else.
-    if (held.pausedAtMs !== undefined || held.spent) return
+    const { log, random = Math.random } = this.#options
+    const { handler } = held
+    if (held.resting && held.pausedAtMs === undefined) {
+      const { id } = handler
+      log.warn(
+        { [LOG_KEYS.fn]: state.fn, [LOG_KEYS.handler]: id, [LOG_KEYS.err]: fault },
+        'handler not paused',
+      )
+    }
+    // Nobody waits for one that is paused, or was to be: counted, it would keep a function awake whose handlers cannot be paused.
+    // And one that was there for a single call concerns nobody else.
+    if (held.resting || held.spent) return
     if (held.proven) state.restarts++
-    const { random = Math.random } = this.#options
     const nowMs = this.#shop.nowMs()
-    const { specDigest } = held.handler.record
+    const { specDigest } = handler.record
     // An outdated handler says nothing about the wanted one.
-    if (specDigest === state.spec) this.#shop.failed(state, fault)
+    if (specDigest === state.spec) this.#shop.failed(state, fault, held.sinceMs)
     else if (specDigest === state.fallback?.spec) {
       const { servingSinceMs = nowMs } = held
       state.fallback.fail(nowMs - servingSinceMs >= STABLE_MS, nowMs, random())

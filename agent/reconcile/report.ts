@@ -1,4 +1,4 @@
-import { Fault } from '#shared/fault.ts'
+import { Fault, FAULTS } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { FunctionReport, FunctionState as State, Reason } from '#shared/schemas/health.ts'
 import { cutText } from '#shared/text.ts'
@@ -100,10 +100,15 @@ function servingMin({ proven }: FunctionState, { settings }: Assignment): number
   return Math.max(1, replicas)
 }
 
-/** A handler that ended after it had served is just started again, the first times; everything else is a failure. */
-function hasFailed({ fault, failures }: FunctionState): boolean {
+/**
+ * A handler that ended after it had served is just started again, the first times, and so is one that did not start or wake up
+ * of a function that is known to run: calls wait for that. Everything else is a failure, and so is an engine that is away.
+ */
+function hasFailed({ fault, failures, hasServed }: FunctionState): boolean {
   if (fault === undefined) return false
-  return fault.code !== 'FUNCTION_EXITED' || failures > EXITS_MAX
+  const { code } = fault
+  const passing = hasServed && FAULTS[code].retry && code !== 'ENGINE_UNAVAILABLE'
+  return !(code === 'FUNCTION_EXITED' || passing) || failures > EXITS_MAX
 }
 
 function anyServing(state: FunctionState): boolean {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { readdirSync } from 'node:fs'
 import { mkdir, readFile, readdir, readlink, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
@@ -137,7 +138,14 @@ describe('bundle store', () => {
       await scope.put(digestOf(letter), [{ name: 'sub/index.js', text: letter }])
       await scope.store.ensure({ digest: digestOf(letter), bytes: 1 }, soon())
     }
-    assert.deepEqual((await scope.store.retain([digestOf('b')])).toSorted(), [A, digestOf('c')])
+    const there: number[] = []
+    const removed = await scope.store.retain((digest) => {
+      there.push(readdirSync(scope.root).length)
+      return digest === digestOf('b')
+    })
+    assert.deepEqual(removed.toSorted(), [A, digestOf('c')])
+    // Each is asked for just before it would go: who wants it may have come while the one before was removed.
+    assert.deepEqual(there, [3, 2, 2])
     assert.deepEqual(await readdir(scope.root), ['b'.repeat(64)])
     assert.equal(scope.store.get(A), undefined)
   })

@@ -61,6 +61,37 @@ describe('a handler that ends before the answer has begun', () => {
     assert.equal(scope.lane.stats().calls.timedOut, 2)
   })
 
+  it('when the others are busy and its own goes on, it goes there rather than hold up those behind it', () => {
+    const scope = new LaneScope({ idempotent: true, concurrency: 1 })
+    const first = scope.attached()
+    const again = scope.call('a')
+    scope.requests()
+    const second = scope.attached()
+    scope.call('b')
+    scope.requests()
+    scope.fail('a', 5, 'it ended')
+    assert.deepEqual([first.link.inFlight, second.link.inFlight], [1, 1])
+    const behind = scope.call('c')
+    scope.answer('a')
+    assert.equal(again.outcome, 'ok 200')
+    scope.answer('c')
+    assert.equal(behind.outcome, 'ok 200')
+    assert.equal(scope.lane.stats().calls.retried, 1)
+  })
+
+  it('there, too, a second end is the outcome', () => {
+    const scope = new LaneScope({ idempotent: true, concurrency: 1 })
+    scope.attached()
+    const again = scope.call('a')
+    scope.requests()
+    scope.attached()
+    scope.call('b')
+    scope.requests()
+    for (const text of ['first', 'second']) scope.fail('a', 5, text)
+    assert.equal(again.outcome, 'FUNCTION_EXITED')
+    assert.deepEqual([again.outcomes.length, scope.lane.stats().calls.retried], [1, 1])
+  })
+
   const rows = [
     { name: 'it is not idempotent', settings: {}, fields: {}, runners: 2 },
     { name: 'there is no other handler', settings: { idempotent: true }, fields: {}, runners: 1 },

@@ -104,12 +104,17 @@ export class BundleStore {
     }
   }
 
-  /** Removes all bundles but these (and those being made); resolves to the digests removed. */
-  async retain(digests: Iterable<string>): Promise<readonly string[]> {
-    const kept = new Set(Array.from(digests, hexOf))
+  /**
+   * Removes the bundles that are here now, but those in use (and those being made); resolves to the digests removed.
+   *
+   * @param isUsed - asked of each in the moment before it goes: until then somebody may have come who wants it
+   */
+  async retain(isUsed: (digest: string) => boolean): Promise<readonly string[]> {
     const removed: string[] = []
-    for (const hex of this.#present) {
-      if (kept.has(hex)) continue
+    // A copy: what is made meanwhile is for somebody who asked for it.
+    const present = [...this.#present]
+    for (const hex of present) {
+      if (this.#work.has(hex) || isUsed(`sha256:${hex}`)) continue
       this.#present.delete(hex)
       const out = this.#temporary()
       // Renamed first: what a crash leaves of the removal must not look like a bundle.

@@ -233,8 +233,11 @@ export class Lane implements CallLane {
   retry(call: Call): void {
     this.tally.calls.retried += 1
     const target = this.#target(call.at)
-    if (target === undefined) this.#wait(call)
-    else this.#send(call, target, this.#host.wheel.nowMs())
+    if (target !== undefined) return this.#send(call, target, this.#host.wheel.nowMs())
+    this.#wait(call)
+    // The handler that it comes from may go on and have room: nobody would tell those that come after it to go there, and better
+    // that one again than none at all.
+    this.#pump()
   }
 
   /** The node has a place for one more call, and it is this lane's turn. @returns whether another one waits for a turn */
