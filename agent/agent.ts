@@ -196,9 +196,13 @@ export class Agent implements AsyncDisposable {
     return this.#removed.promise
   }
 
-  /** Refuses new work, lets calls end, sends a last heartbeat, closes. Handlers go on unless the config says otherwise. */
-  close(): Promise<void> {
-    this.#closing ??= this.#close()
+  /**
+   * Refuses new work, lets calls end, sends a last heartbeat, closes.
+   *
+   * @param removeHandlers - or they go on, for the next agent; default: what the config says
+   */
+  close(removeHandlers = this.#base.config.removeHandlers): Promise<void> {
+    this.#closing ??= this.#close(removeHandlers)
     return this.#closing
   }
 
@@ -206,8 +210,8 @@ export class Agent implements AsyncDisposable {
     return this.close()
   }
 
-  async #close(): Promise<void> {
-    const { drainMs, removeHandlers } = this.#base.config
+  async #close(removeHandlers: boolean): Promise<void> {
+    const { drainMs } = this.#base.config
     const doors = this.#fronts?.close(drainMs)
     await Promise.all([doors, this.#router.close(drainMs), this.#service.close()])
     await Promise.all([this.#reconciler.close({ removeHandlers }), this.#prober.close()])

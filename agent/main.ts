@@ -73,7 +73,8 @@ export async function runAgent(
     log.fatal({}, 'still not stopped: ending by force')
     process.exit(1)
   }, config.drainMs + STOP_WITHIN_MS).unref()
-  await agent.close()
+  // No agent comes after this one to find them: it ends before it looks.
+  await agent.close(isRemoved || config.removeHandlers)
   clearTimeout(watchdog)
   log.info({}, 'agent stopped')
   if (!isRemoved) return

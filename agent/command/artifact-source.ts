@@ -242,14 +242,16 @@ export class NatsArtifactSource {
     signal.throwIfAborted()
   }
 
+  /** What goes away meanwhile (other fetches rename and remove theirs), or stays, is no reason for a fetch to fail. */
   async #prune(keepFinishedMs: number): Promise<void> {
     const { folder } = this.#options
     for (const name of await fs.readdir(folder)) {
       if (this.#busy.has(name.slice(0, 64))) continue
       const path = join(folder, name)
       const keepMs = name.endsWith('.part') ? KEEP_PARTS_MS : keepFinishedMs
-      const { mtimeMs } = await fs.stat(path)
-      if (Date.now() - mtimeMs > keepMs) await fs.rm(path, { force: true })
+      const found = await fs.stat(path).catch(() => undefined)
+      if (found === undefined || Date.now() - found.mtimeMs <= keepMs) continue
+      await fs.rm(path, { force: true }).catch(() => undefined)
     }
   }
 }

@@ -176,6 +176,7 @@ export class LogBook implements AsyncDisposable {
   }
 
   async #writeAll(): Promise<void> {
+    const errors: unknown[] = []
     for (const [fn, page] of this.#pages) {
       if (page.pending.length === 0) continue
       const text = Buffer.from(`${page.pending.join('\n')}\n`)
@@ -188,9 +189,13 @@ export class LogBook implements AsyncDisposable {
         this.#failed = false
       } catch (error) {
         page.dropped += lines
-        throw error
+        // Whatever is there now: half a line, or somebody has taken the file away.
+        page.fileBytes = undefined
+        // The others' files may be all right.
+        errors.push(error)
       }
     }
+    if (errors.length > 0) throw errors[0]
   }
 
   async #append(fn: string, page: Page, text: Buffer): Promise<void> {
@@ -202,7 +207,7 @@ export class LogBook implements AsyncDisposable {
       if (page.fileBytes > 0) torn = '\n'
     }
     if (page.fileBytes > 0 && page.fileBytes + text.length > this.#options.fileBytesMax) {
-      await rename(path, `${path}.old`)
+      await rename(path, `${path}.old`).catch(unlessAbsent)
       page.fileBytes = 0
     }
     // One flush may be larger than a file may be: its newest part stays.
@@ -231,6 +236,10 @@ export class LogBook implements AsyncDisposable {
 
 function entryOf(line: LogLine, text: string): Entry {
   return { line, text, bytes: Buffer.byteLength(text) + 1 }
+}
+
+function unlessAbsent(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT') throw error
 }
 
 async function sizeOf(path: string): Promise<number> {

@@ -69,6 +69,7 @@ export class LogResponder {
 
   #follow(fn: string, followMs: number): void {
     const untilMs = performance.now() + followMs
+    this.#forgetOver()
     const followed = this.#followed.get(fn)
     if (followed !== undefined) followed.untilMs = Math.max(followed.untilMs, untilMs)
     else if (this.#followed.size < FOLLOWED_MAX) {
@@ -101,7 +102,15 @@ export class LogResponder {
         followed.waiting = []
         followed.waitingBytes = 0
       }
-      if (followed.untilMs < performance.now()) this.#followed.delete(fn)
+    }
+    this.#forgetOver()
+  }
+
+  /** Those that write nothing as well: they would keep others from being followed. */
+  #forgetOver(): void {
+    const nowMs = performance.now()
+    for (const [fn, { untilMs }] of this.#followed) {
+      if (untilMs < nowMs) this.#followed.delete(fn)
     }
   }
 }

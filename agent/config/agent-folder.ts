@@ -49,13 +49,23 @@ export class AgentFolder implements AsyncDisposable {
   /** The id on everything this installation makes in an engine; made once. @throws Fault `STORAGE` */
   async installationId(): Promise<string> {
     const file = new DurableFile({ folder: this.path, name: 'installation-id', fs })
-    const { value } = await file.read((bytes) => {
+    const { value, problems } = await file.read((bytes) => {
       const text = bytes.toString().trim()
       if (!INSTALLATION.test(text)) throw new TypeError('not an installation id')
       return text
     })
     if (value !== undefined) return value
+    if (problems.length > 0) {
+      // With a new id all that runs here would be nobody's, and would run on beside what is started anew.
+      throw new Fault(
+        'STORAGE',
+        `cannot read the id of this installation (${problems.map(({ message }) => message).join('; ')}) - it is also the label ` +
+          `shoal.installation of its containers: write it to ${file.path}, or remove these containers and the file`,
+      )
+    }
     const fresh = randomBytes(6).toString('hex')
+    // Twice, so that there is a spare of a file that is never written again.
+    await file.write(`${fresh}\n`)
     await file.write(`${fresh}\n`)
     return fresh
   }

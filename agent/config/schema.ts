@@ -80,6 +80,7 @@ export const AgentConfig = Type.Object(
     probeEveryMs: Type.Integer({
       default: 600_000,
       minimum: 1_000,
+      maximum: 86_400_000,
       description: 'Deep probe of the engine',
     }),
     drainMs: Type.Integer({

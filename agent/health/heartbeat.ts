@@ -3,6 +3,7 @@ import type { Clock } from '#shared/clock.ts'
 import type { NodeCommand } from '#shared/schemas/command.ts'
 import type { FunctionReport, Heartbeat } from '#shared/schemas/health.ts'
 import { stateDigest } from '#shared/state-digest.ts'
+import { cutText } from '#shared/text.ts'
 import type { HostSample } from './host-sampler.ts'
 import type { HealthLog } from './log.ts'
 
@@ -51,7 +52,7 @@ export class HeartbeatBuilder {
       everyMs,
       generation: command?.generation ?? 0,
       stateDigest: this.#digestOf(command),
-      functions: [...functions()],
+      functions: withinBytes(functions()),
       host: sample,
       ...(probe === undefined ? {} : { probe }),
       ...(refusal === undefined ? {} : { refusal }),
@@ -64,6 +65,35 @@ export class HeartbeatBuilder {
     }
     return this.#digest.text
   }
+}
+
+/** The broker takes messages of 1 MiB; the rest is for everything else in a heartbeat. */
+const FUNCTIONS_BYTES_MAX = 900 * 1024
+/** Of a reason's text, in characters, when there is no room for all of it; the last is none. */
+const REASON_CHARS = [200, 3]
+/** A character in JSON, at most. */
+const CHAR_BYTES_MAX = 6
+const REPORT_CHARS = 1_024
+
+/** A node whose functions all fail must not fall silent because they have so much to say: then their reasons are cut. */
+function withinBytes(functions: readonly FunctionReport[]): FunctionReport[] {
+  const chars = functions.reduce((sum, { reason }) => sum + (reason?.message.length ?? 0), 0)
+  // Nearly always: without making the text of all twice.
+  if (chars * CHAR_BYTES_MAX + functions.length * REPORT_CHARS <= FUNCTIONS_BYTES_MAX) {
+    return [...functions]
+  }
+  let cut = [...functions]
+  for (const charsMax of REASON_CHARS) {
+    if (Buffer.byteLength(JSON.stringify(cut)) <= FUNCTIONS_BYTES_MAX) break
+    cut = functions.map((report) => withReason(report, charsMax))
+  }
+  return cut
+}
+
+function withReason(report: FunctionReport, charsMax: number): FunctionReport {
+  const { reason } = report
+  if (reason === undefined) return report
+  return { ...report, reason: { ...reason, message: cutText(reason.message, charsMax) } }
 }
 
 export interface HeartbeatLoopOptions {

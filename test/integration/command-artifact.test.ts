@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import * as fs from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
@@ -89,6 +90,21 @@ describe('an artifact', () => {
     assert.equal(first, second)
     assert.equal(await source.fetch(digest, bytes, never), first)
     assert.equal(controller.ranges.length, 5)
+  })
+
+  it('is fetched beside many others, which come and go meanwhile', async () => {
+    await using scope = await sourceScope()
+    const { controller, source, files } = scope
+    const old = new Date(Date.now() - 3_600_000)
+    for (let round = 0; round < 5; round += 1) {
+      for (let at = 0; at < 30; at += 1) {
+        const path = join(files, randomBytes(32).toString('hex'))
+        await fs.writeFile(path, 'x')
+        await fs.utimes(path, old, old)
+      }
+      const artifacts = Array.from({ length: 30 }, () => controller.addArtifact(randomBytes(10)))
+      await Promise.all(artifacts.map(({ digest, bytes }) => source.fetch(digest, bytes, never)))
+    }
   })
 
   it('is completed after nats-server was killed in the middle, without asking for what had come', async () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { describe, it } from 'node:test'
 import { LogBook, type LogBookOptions } from '#agent/command/index.ts'
 import { LIMITS } from '#shared/limits.ts'
@@ -68,6 +68,26 @@ describe('the log book', () => {
     for (let number = 0; number < 1_000; number += 1) book.add(line(text))
     const { dropped } = await book.tail('echo', 1, 100_000)
     assert.ok(dropped > 500 && dropped < 1_000, `${dropped} dropped`)
+  })
+
+  it('goes on when a file has been taken away, and the others meanwhile', async () => {
+    await using folder = await tempFolder()
+    await using book = await open(folder.path, { ringBytesMax: 100, fileBytesMax: 1_000 })
+    book.add(line('x'.repeat(800), 'gone'))
+    await book.flush()
+    for (const name of await readdir(folder.path)) await rm(folder.join(name))
+    for (let round = 0; round < 3; round += 1) {
+      for (const fn of ['gone', 'other']) book.add(line(`${round} ${'y'.repeat(300)}`, fn))
+      await book.flush()
+    }
+    for (const fn of ['gone', 'other']) {
+      const { lines } = await book.tail(fn, 10, 10_000)
+      assert.deepEqual(
+        lines.map(({ text }) => text.slice(0, 1)),
+        ['0', '1', '2'],
+        fn,
+      )
+    }
   })
 
   it('reads what an earlier agent left, passing over a line that a power cut has torn', async () => {

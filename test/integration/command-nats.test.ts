@@ -325,4 +325,25 @@ describe('logs over NATS', () => {
       ['one', 'two', 'three', 'four', 'nobody follows'],
     )
   })
+
+  it('follow a function although a hundred silent ones were followed before', async () => {
+    await using controller = await TinyController.start()
+    await using node = await nodeScope(controller)
+    await eventually(() => controller.hellos.length > 0)
+    const follow = async (fn: string, followMs: number): Promise<void> => {
+      const request = JSON.stringify({ fn, tail: 0, followMs })
+      await controller.connection.request(subjects.logs(NODE), request, { timeout: 2_000 })
+    }
+    for (let at = 0; at < 100; at += 1) await follow(`silent/f${at}`, 50)
+    let followed = false
+    controller.connection.subscribe(subjects.log(NODE, 'site/thermo'), {
+      callback: () => {
+        followed = true
+      },
+    })
+    await sleep(100)
+    await follow('site/thermo', 10_000)
+    node.logs.add(line('seen'))
+    await eventually(() => followed)
+  })
 })

@@ -75,6 +75,11 @@ describe('loadAgentConfig', () => {
     },
     { name: 'half a worker', env: { SHOAL_WORKERS: '1.5' }, says: /SHOAL_WORKERS=1.5/ },
     { name: 'workers that are no number', env: { SHOAL_WORKERS: 'x' }, says: /SHOAL_WORKERS=x/ },
+    {
+      name: 'a probe less often than a timer can wait for',
+      env: { SHOAL_PROBE_EVERY_MS: '2592000000' },
+      says: /SHOAL_PROBE_EVERY_MS=2592000000/,
+    },
     { name: 'an engine nobody has', env: { SHOAL_ENGINE: 'podman' }, says: /SHOAL_ENGINE=podman/ },
     {
       name: 'a node name that is no DNS label',

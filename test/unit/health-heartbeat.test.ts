@@ -3,8 +3,9 @@ import { describe, it } from 'node:test'
 import { Compile } from 'typebox/compile'
 import { HeartbeatBuilder, HeartbeatLoop, Prober, type HostSample } from '#agent/health/index.ts'
 import type { NodeCommand } from '#shared/schemas/command.ts'
-import { Heartbeat } from '#shared/schemas/health.ts'
+import { Heartbeat, type FunctionReport } from '#shared/schemas/health.ts'
 import { stateDigest } from '#shared/state-digest.ts'
+import { reportOf } from '#test/heartbeat.ts'
 import { assignmentOf, commandFor } from '#test/signer.ts'
 
 const log = { debug() {}, info() {}, warn() {} }
@@ -19,6 +20,7 @@ const host: HostSample = {
 }
 
 function builderWith(changes: {
+  functions?: () => readonly FunctionReport[]
   command?: () => NodeCommand | undefined
   refusal?: () => Heartbeat['refusal']
   probe?: () => Heartbeat['probe']
@@ -48,6 +50,26 @@ describe('a heartbeat', () => {
     assert.equal(first.generation, 0)
     assert.equal(first.stateDigest, stateDigest([]))
     assert.deepEqual([first.sentAtMs, first.host], [1_000, host])
+  })
+
+  it('fits into a message of the broker, however much failing functions have to say', async () => {
+    const text = '\u001b[31mé'.repeat(333)
+    const failing = (count: number) =>
+      Array.from({ length: count }, (_, index) =>
+        reportOf(`site/f${index}`, 'r1-00000000', {
+          state: 'failed',
+          reason: { code: 'FUNCTION_LOAD', message: text },
+        }),
+      )
+    const few = await builderWith({ functions: () => failing(3) }).build()
+    assert.ok(few.functions.every(({ reason }) => reason?.message === text))
+    const many = await builderWith({ functions: () => failing(500) }).build()
+    assert.ok(Buffer.byteLength(JSON.stringify(many)) < 1_048_576)
+    assert.equal(many.functions.length, 500)
+    for (const { reason } of many.functions) {
+      assert.equal(reason?.code, 'FUNCTION_LOAD')
+      assert.ok((reason?.message.length ?? 0) > 100, 'no more is cut than has to be')
+    }
   })
 
   it('has generation and digest of the command, refusal and probe when there are any', async () => {
