@@ -194,7 +194,7 @@ func (e *execution) readErrors(stderr *os.File) {
 	buffer := make([]byte, readBytes)
 	for {
 		n, err := stderr.Read(buffer)
-		e.errors.add(e.call.id, buffer[:n], err != nil)
+		e.errors.add(e.call.logID(), buffer[:n], err != nil)
 		if err != nil {
 			return
 		}

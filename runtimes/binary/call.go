@@ -260,6 +260,14 @@ func (c *call) cancel() {
 	c.mu.Unlock()
 }
 
+// logID is what log lines carry; 0: an id of a connection that is gone may be another call's by now.
+func (c *call) logID() uint32 {
+	if c.conn.over.Load() {
+		return 0
+	}
+	return c.id
+}
+
 func (c *call) stopped() bool {
 	select {
 	case <-c.cancelled:

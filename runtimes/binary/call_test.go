@@ -89,6 +89,26 @@ func TestLinesThatWaitAreNobodysOnceTheirCallHasEnded(t *testing.T) {
 	if logs.kept[0].id != 0 || logs.kept[1].id != c.id+1 {
 		t.Errorf("they carry %d and %d", logs.kept[0].id, logs.kept[1].id)
 	}
+
+	late := callOf(t, &request{}, true)
+	late.conn.runner.logs = logs
+	late.conn.over.Store(true)
+	logs.line(late.logID(), levelInfo, "of a connection that is gone")
+	logs.attach(nil)
+	for _, line := range logs.kept {
+		if line.id != 0 {
+			t.Errorf("%q carries %d after the connection", line.text, line.id)
+		}
+	}
+
+	// The next connection has a call with the same id, whose lines wait.
+	next := callOf(t, &request{}, true)
+	logs.writer = next.conn.writer
+	logs.line(next.id, levelInfo, "the next one's")
+	late.respond(200, "", nil, true)
+	if last := logs.kept[len(logs.kept)-1]; last.id != next.id {
+		t.Errorf("%q carries %d", last.text, last.id)
+	}
 }
 
 // callOf is a call in flight on a connection whose agent reads nothing and which ends with the test.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,6 +25,9 @@ type connection struct {
 	windowBytes     int
 	payloadBytesMax int
 	welcomed        bool
+
+	// its calls' ids mean nothing any more
+	over atomic.Bool
 
 	mu    sync.Mutex
 	calls map[uint32]*call
@@ -66,6 +70,7 @@ func dial(path string) (int, error) {
 func (n *connection) serve() (bool, error) {
 	n.send(typeHello, n.runner.hello())
 	err := n.loop.run()
+	n.over.Store(true)
 	n.runner.logs.attach(nil)
 	n.writer.close(0)
 	_ = syscall.Shutdown(n.socket, syscall.SHUT_RDWR)
@@ -250,7 +255,7 @@ func (n *connection) remove(c *call) {
 	n.mu.Lock()
 	delete(n.calls, c.id)
 	n.mu.Unlock()
-	n.runner.logs.disown(c.id)
+	n.runner.logs.disown(c.id, n.writer)
 }
 
 // settled is to be called when the last frame of a call has been handed to the writer.

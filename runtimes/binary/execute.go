@@ -80,7 +80,7 @@ func (e *execution) answerQuickly() {
 		return
 	}
 	e.pipes.closeOwn()
-	e.errors.add(e.call.id, stderr, true)
+	e.errors.add(e.call.logID(), stderr, true)
 	e.meta.write(meta)
 	e.held = stdout
 	if len(stdout) > heldBytesMax {

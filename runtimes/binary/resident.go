@@ -38,7 +38,7 @@ type resident struct {
 	stderr *os.File
 	errors stderrLog
 	// messages for stdin; each call sends one, so it has room for all unless the program answers what it has not been sent
-	out chan []byte
+	out chan residentMessage
 	// closed when the program has ended; `status` is its
 	gone    chan struct{}
 	status  syscall.WaitStatus
@@ -53,7 +53,15 @@ type resident struct {
 	next  uint64
 	// places that cancelled calls have left without an answer
 	abandoned int
-	over      bool
+	// it has closed its stdin
+	deaf bool
+	over bool
+}
+
+// residentMessage is a call on its way to stdin.
+type residentMessage struct {
+	id   uint64
+	text []byte
 }
 
 type residentCall struct {
@@ -74,7 +82,7 @@ func startResident(s *stay) (*resident, error) {
 		stay:   s,
 		token:  "SHOAL_CALL=" + s.runner.nextToken(),
 		errors: stderrLog{logs: s.runner.logs},
-		out:    make(chan []byte, s.settings.CallsAtOnce),
+		out:    make(chan residentMessage, s.settings.CallsAtOnce),
 		gone:   make(chan struct{}),
 		calls:  make(map[uint64]*residentCall),
 	}
@@ -201,7 +209,11 @@ func (r *resident) settle(line answerLine, body []byte) {
 	if pending.abandoned {
 		r.abandoned--
 	}
+	idle := r.deaf && r.idle()
 	r.mu.Unlock()
+	if idle {
+		go r.end()
+	}
 	if pending.abandoned {
 		r.stay.release(r)
 	} else {
@@ -258,7 +270,7 @@ func (r *resident) send(c *call, body []byte) (id uint64, result <-chan resident
 		r.current.Store(c.id)
 	}
 	select {
-	case r.out <- append(requestLine(id, c.request, len(body)), body...):
+	case r.out <- residentMessage{id, append(requestLine(id, c.request, len(body)), body...)}:
 		return id, pending.result, nil
 	case <-r.gone:
 		err = errors.New("the program ended before it was given the call")
@@ -312,7 +324,7 @@ func (r *resident) abandon(id uint64) bool {
 	}
 	pending.abandoned = true
 	r.abandoned++
-	stuck := r.abandoned == r.stay.settings.CallsAtOnce
+	stuck := r.abandoned == r.stay.settings.CallsAtOnce || r.deaf && r.idle()
 	r.mu.Unlock()
 	if stuck {
 		r.stay.leave(r)
@@ -337,22 +349,6 @@ func (r *resident) failAll(kind byte, err error) {
 		delete(r.calls, id)
 		if !each.abandoned {
 			each.result <- residentResult{kind: kind, err: err}
-		}
-	}
-}
-
-func (r *resident) write() {
-	for {
-		select {
-		case message := <-r.out:
-			if _, err := r.stdin.Write(message); err != nil {
-				// It has closed its stdin, and can take no calls any more.
-				r.stay.leave(r)
-				r.end()
-				return
-			}
-		case <-r.gone:
-			return
 		}
 	}
 }

@@ -41,10 +41,14 @@ func (l *logs) line(id uint32, level byte, text string) {
 	}
 }
 
-// disown is for a call that has ended, whose id may be another's: of its lines that still wait nobody knows whose they are.
-func (l *logs) disown(id uint32) {
+// disown is for a call that has ended, whose id may be another's: of its lines that still wait nobody knows whose they are. The
+// writer is that of its connection: if there is another one now, so are the calls with these ids.
+func (l *logs) disown(id uint32, writer *writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.writer != nil && l.writer != writer {
+		return
+	}
 	for at := range l.kept {
 		if l.kept[at].id == id {
 			l.kept[at].id = 0
@@ -56,6 +60,11 @@ func (l *logs) disown(id uint32) {
 func (l *logs) attach(w *writer) {
 	l.mu.Lock()
 	l.writer = w
+	if w == nil {
+		for at := range l.kept {
+			l.kept[at].id = 0
+		}
+	}
 	l.mu.Unlock()
 	if w != nil {
 		l.drain()

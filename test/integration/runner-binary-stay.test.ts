@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -356,6 +357,29 @@ describe('runner binary: programs that stay alive', { timeout: 60_000 }, () => {
     )
     for (const giant of giants) session.cancel(giant)
     assert.equal((await small.answer()).text, 'small')
+  })
+
+  it('one that closes its input still gives the answers that it owes, and is then started again', async () => {
+    const program = `#!/bin/sh
+echo ready
+for at in 1 2; do read -r id bytes about; head -c "$bytes"; ids="$ids $id"; done >/dev/null
+exec 0<&-
+touch closed
+while [ ! -e go ]; do sleep 0.01; done
+for id in $ids; do echo "$id 0"; done
+exec sleep 1000
+`
+    const files = { 'fn.sh': program, 'shoal.json': '{"stay": {"callsAtOnce": 8}}' }
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn: files })
+    const session = await scope.ready()
+    const owed = [session.begin(), session.begin()]
+    await eventually(() => existsSync(join(scope.dir, 'closed')))
+    assert.equal((await session.call()).error?.kind, 5)
+    await writeFile(join(scope.dir, 'go'), '')
+    for (const call of owed) assert.equal((await call.answer()).status, 200)
+    for (const call of [session.begin(), session.begin()]) {
+      assert.equal((await call.answer()).status, 200, 'by the next program')
+    }
   })
 
   it('one that closes its input and answers unasked is started again, and cancels are heard', async () => {
