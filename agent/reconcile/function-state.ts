@@ -12,6 +12,8 @@ import type { Demand, Level, Scale } from './plan/index.ts'
 
 /** A handler has proved itself when it has served this long without a failure: earlier ones are forgotten. */
 export const STABLE_MS = 10_000
+/** Failures in a row that a function that has served may have: the pause after them is shorter than a caller's patience. */
+export const PASSING_MAX = 3
 
 /** All that is known of one function on this node: wanted or still on its way out. Times are monotonic milliseconds. */
 export class FunctionState {
@@ -238,9 +240,25 @@ export class FunctionState {
   fail(fault: Fault, nowMs: number, random: number, sinceMs = nowMs): void {
     this.fault = fault
     this.#failedAtMs = nowMs
-    if (this.failures > 0 && sinceMs < this.#countedAtMs) return
+    if (this.failures > 0 && sinceMs < this.#countedAtMs) {
+      // The last that served, and long: it need not wait for the pause of others, which have failed to join it.
+      const servedLong = nowMs - sinceMs >= STABLE_MS
+      if (servedLong && this.servingCurrent() === 0) this.#count(1, nowMs, random)
+      return
+    }
     this.#countedAtMs = nowMs
-    this.failures++
+    const failures = this.failures + 1
+    // Where others serve well it is calls that end handlers. With longer pauses there would be fewer and fewer for all the calls.
+    const bearable = fault.code === 'FUNCTION_EXITED' && this.#servesWell(nowMs)
+    this.#count(
+      bearable ? Math.max(this.failures, Math.min(failures, PASSING_MAX)) : failures,
+      nowMs,
+      random,
+    )
+  }
+
+  #count(failures: number, nowMs: number, random: number): void {
+    this.failures = failures
     this.retryAtMs = nowMs + backoffMs(this.failures, random)
   }
 
@@ -321,11 +339,19 @@ export class FunctionState {
   #calmAtMs(): number | undefined {
     // What is tried now may be the next failure.
     if (this.fetching !== undefined || this.held.values().some(isOpening)) return undefined
-    const sound = [...this.#serving()].filter(({ suspect }) => suspect === undefined)
+    const sound = this.#sound()
     if (sound.length === 0) return undefined
     const servingSinceMs = Math.min(...sound.map((one) => one.servingSinceMs))
     // One that serves well says nothing about the others: the last failure, too, must be a while ago, and the pause after it.
     return Math.max(servingSinceMs, this.#failedAtMs, this.retryAtMs) + STABLE_MS
+  }
+
+  #servesWell(nowMs: number): boolean {
+    return this.#sound().some(({ servingSinceMs }) => nowMs - servingSinceMs >= STABLE_MS)
+  }
+
+  #sound(): { readonly servingSinceMs: number }[] {
+    return [...this.#serving()].filter(({ suspect }) => suspect === undefined)
   }
 
   *#serving(): Generator<Held & { servingSinceMs: number }> {

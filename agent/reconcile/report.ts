@@ -2,11 +2,9 @@ import { Fault, FAULTS } from '#shared/fault.ts'
 import type { Assignment } from '#shared/schemas/command.ts'
 import type { FunctionReport, FunctionState as State, Reason } from '#shared/schemas/health.ts'
 import { cutText } from '#shared/text.ts'
-import type { FunctionState } from './function-state.ts'
+import { PASSING_MAX, type FunctionState } from './function-state.ts'
 
 const MESSAGE_CHARS_MAX = 2_000
-/** In a row; up to here the pause before the next start is shorter than a caller's patience. */
-const EXITS_MAX = 3
 
 /**
  * One function as health reports it; undefined for one that is only on its way out.
@@ -74,7 +72,7 @@ export function isHopeless(state: FunctionState): boolean {
   if (assignment === undefined || Fault.is(state.fault, 'ENGINE_UNAVAILABLE')) return false
   const { fallback } = state
   // The release before is started again: that takes moments.
-  if (fallback !== undefined && fallback.failures <= EXITS_MAX) return false
+  if (fallback !== undefined && fallback.failures <= PASSING_MAX) return false
   return stateOf(state, assignment) === 'failed'
 }
 
@@ -108,7 +106,7 @@ function hasFailed({ fault, failures, hasServed }: FunctionState): boolean {
   if (fault === undefined) return false
   const { code } = fault
   const passing = hasServed && FAULTS[code].retry && code !== 'ENGINE_UNAVAILABLE'
-  return !(code === 'FUNCTION_EXITED' || passing) || failures > EXITS_MAX
+  return !(code === 'FUNCTION_EXITED' || passing) || failures > PASSING_MAX
 }
 
 function anyServing(state: FunctionState): boolean {

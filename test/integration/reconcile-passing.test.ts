@@ -173,6 +173,41 @@ describe('handlers that end together', () => {
   })
 })
 
+describe('handlers that calls end', () => {
+  it('are started again soon while others serve well, however often that is', async (context) => {
+    await using folder = await tempFolder()
+    const pass = clock(context)
+    await using node = await bed(folder.path)
+    await deploy(node, { replicas: 4 })
+    await eventually(() => reportOf(node).handlers.ready === 4)
+    pass(STABLE_MS + 1_000)
+    for (let round = 1; round <= 8; round += 1) {
+      node.engine.kill(1)
+      await eventually(() => reportOf(node).handlers.restarts === round)
+      assert.ok((reportOf(node).failures ?? 0) <= 3, `${reportOf(node).failures} failures`)
+      await eventually(() => reportOf(node).handlers.ready === 4)
+      pass(3_000)
+    }
+  })
+
+  it('have the next one at once when others have failed to join them for long', async (context) => {
+    await using folder = await tempFolder()
+    const pass = clock(context)
+    await using node = await bed(folder.path)
+    const one = await deploy(node)
+    pass(STABLE_MS + 1_000)
+    node.engine.before = () => {
+      throw NO_SPACE
+    }
+    node.reconciler.setDesired([{ ...one, settings: { ...one.settings, replicas: 2 } }])
+    await eventually(() => reportOf(node).failures === 5)
+    node.engine.before = () => {}
+    node.engine.kill()
+    await eventually(() => reportOf(node).handlers.restarts === 1)
+    assert.equal(await outcome(node), 'ok')
+  })
+})
+
 describe('a handler that does not wake up', () => {
   it('is replaced, and the calls that were held are answered', async () => {
     await using folder = await tempFolder()

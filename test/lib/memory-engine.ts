@@ -96,9 +96,9 @@ export class MemoryEngine implements Engine {
     process?.socket?.destroy()
   }
 
-  /** All of them end by themselves. */
-  kill(): void {
-    for (const id of this.#processes.keys()) this.#exit(id, 1)
+  /** All of them end by themselves, or the newest so many. */
+  kill(count = Number.POSITIVE_INFINITY): void {
+    for (const id of [...this.#processes.keys()].slice(-count)) this.#exit(id, 1)
   }
 
   async tail(): Promise<string> {
