@@ -60,6 +60,8 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   #message: Buffer | undefined
   /** Messages behind one that is being unpacked, or after `pause`; else `undefined`. */
   #behind: Behind[] | undefined
+  /** Which of them is next. */
+  #behindAt = 0
   #heldBytes = 0
   #listener: CallerListener | undefined
   #timer: NodeJS.Timeout | undefined
@@ -220,11 +222,19 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   #goOn(unpacked?: Buffer): void {
     const behind = this.#behind ?? []
     this.#behind = undefined
-    // They are counted again when they wait again.
-    this.#giveBack()
     if (unpacked !== undefined) this.#take(unpacked)
-    for (const one of behind) this.message(one.bytes, one.compressed)
-    if (this.#behind === undefined && !this.isOver) this.#stream.resume()
+    while (this.#behind === undefined && !this.isOver) {
+      const one = behind[this.#behindAt]
+      if (one === undefined) {
+        this.#behindAt = 0
+        return this.#stream.resume()
+      }
+      this.#behindAt += 1
+      this.#giveBack(one.bytes.length + BEHIND_BYTES)
+      this.message(one.bytes, one.compressed)
+    }
+    // The others keep their places: to queue them anew for each would take the square of the time.
+    if (!this.isOver) this.#behind = behind
   }
 
   /** The request is complete. */
@@ -251,10 +261,10 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     this.#timer = setTimeout(late, Math.min(TIMER_MS_MAX, Math.ceil(ms) + DEADLINE_GRACE_MS))
   }
 
-  #giveBack(): void {
-    if (this.#heldBytes === 0) return
-    this.#host.budget.give(this.#heldBytes)
-    this.#heldBytes = 0
+  #giveBack(bytes = this.#heldBytes): void {
+    if (bytes === 0) return
+    this.#host.budget.give(bytes)
+    this.#heldBytes -= bytes
   }
 
   /**
