@@ -6,7 +6,7 @@
 export type { InvokeLog } from './background.ts'
 export { CallPort, RemoteInvoker } from './hop/index.ts'
 export type { Lane, LaneCallbacks, LaneDemand, LaneSettings, LaneStats } from './lane/index.ts'
-export { RunnerServer } from './link/index.ts'
+export { ChunkQueue, RunnerServer } from './link/index.ts'
 export type {
   LinkEnd,
   LinkState,

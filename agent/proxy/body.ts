@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream'
-import type { Body } from '#agent/invoke/index.ts'
+import { ChunkQueue, type Body } from '#agent/invoke/index.ts'
 import { bodyBudget, type BodyBudget } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { Gathering } from './gathering.ts'
@@ -25,7 +25,8 @@ async function collectStream(
   budget: BodyBudget,
 ): Promise<Buffer> {
   using gathering = new Gathering(body, budget)
-  const chunks: Buffer[] = []
+  // The budget counts bytes: how many pieces they come in is up to the function, and each piece costs more than a hundred.
+  const queue = new ChunkQueue()
   let bytes = 0
   // Leaving the loop by an error destroys the stream, and that cancels the call.
   const stream: AsyncIterable<Buffer> = body
@@ -33,10 +34,19 @@ async function collectStream(
     bytes += chunk.length
     if (bytes > bytesMax) throw tooLarge(bytesMax)
     await gathering.hold(chunk.length)
-    chunks.push(chunk)
+    queue.push(chunk)
   }
-  return chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks, bytes)
+  const first = queue.shift() ?? NO_BYTES
+  if (first.length === bytes) return first
+  const whole = Buffer.allocUnsafeSlow(bytes)
+  let at = first.copy(whole)
+  for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+    at += next.copy(whole, at)
+  }
+  return whole
 }
+
+const NO_BYTES = Buffer.alloc(0)
 
 function tooLarge(bytesMax: number): Fault {
   return new Fault(

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
+import { Readable } from 'node:stream'
 import { describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Invocation } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { eventually } from '#test/eventually.ts'
-import { FramePeer, TYPE, frameBytes, responseBytes } from '#test/frame-peer.ts'
+import { FramePeer, TYPE, errorBytes, frameBytes, responseBytes } from '#test/frame-peer.ts'
 import { LinkScope, invocation } from '#test/invoke-scope.ts'
 
 interface Attack {
@@ -185,6 +188,67 @@ describe('a runner that breaks the protocol', () => {
     assert.match(scope.ends[0]?.reason ?? '', /does not read/)
   })
 
+  it('one that answers what it has not read is cut off before memory grows', async () => {
+    await using scope = await LinkScope.open()
+    await using peer = await scope.ready()
+    peer.socket.pause()
+    const body = Buffer.alloc(60 * 1024)
+    let answered = 0
+    while (answered < 200 && scope.ends.length === 0) {
+      const call = outcomeOf(scope, 'a', { body })
+      peer.send(responseBytes(1))
+      if ((await call) === 'ok') answered += 1
+    }
+    assert.match(scope.ends[0]?.reason ?? '', /answers but does not read/)
+    assert.ok(answered < 100, `${answered} calls of 60 KiB each`)
+  })
+
+  it('one that grants what it has not read is cut off before memory grows', async () => {
+    await using scope = await LinkScope.open()
+    await using peer = await scope.ready()
+    const call = outcomeOf(scope, 'a', { body: Buffer.alloc(8 * 1024 * 1024) })
+    const { id } = await peer.next(TYPE.request)
+    peer.socket.pause()
+    const window = Buffer.alloc(4)
+    window.writeUInt32BE(262_144)
+    for (let grants = 0; grants < 40 && scope.ends.length === 0; grants += 1) {
+      peer.send(frameBytes(TYPE.window, id, window))
+      await sleep(5)
+    }
+    assert.match(scope.ends[0]?.reason ?? '', /answers but does not read/)
+    assert.equal(await call, 'FUNCTION_BAD_ANSWER')
+  })
+
+  it('one that reads slowly, answers early and is cancelled a lot breaks nothing', async () => {
+    await using scope = await LinkScope.open()
+    await using peer = await scope.ready({ queue: 200 })
+    let cancels = 0
+    peer.onFrame = ({ type, id, payload }) => {
+      const asked = type === TYPE.request && !payload.includes('cancelled')
+      if (asked) peer.send(responseBytes(id))
+      if (type === TYPE.cancel) {
+        cancels += 1
+        peer.send(errorBytes(id, 3, 'cancelled'))
+      }
+    }
+    const pauses = setInterval(() => {
+      peer.socket.pause()
+      setTimeout(() => peer.socket.resume(), 8)
+    }, 10)
+    const calls = Array.from({ length: 160 }, async (_, index) => {
+      // Streams, so that the body is behind the head that is answered.
+      const body = Readable.from(Array.from({ length: 4 }, () => Buffer.alloc(65_536, index)))
+      const requestId = index % 3 === 0 ? 'cancelled' : 'answered'
+      const deadlineMs = index % 3 === 0 ? 40 : undefined
+      return outcomeOf(scope, requestId, { body, deadlineMs })
+    })
+    const outcomes = new Set(await Promise.all(calls))
+    clearInterval(pauses)
+    assert.deepEqual(scope.ends, [])
+    assert.ok(cancels > 0)
+    assert.ok(outcomes.has('ok') && !outcomes.has('FUNCTION_BAD_ANSWER'), [...outcomes].join())
+  })
+
   for (const { name, text } of [
     { name: 'long', text: 'x'.repeat(1_000) },
     { name: 'empty', text: '' },
@@ -269,9 +333,13 @@ describe('streams of the vectors that an agent receives', () => {
   }
 })
 
-async function outcomeOf(scope: LinkScope, requestId: string): Promise<string> {
+async function outcomeOf(
+  scope: LinkScope,
+  requestId: string,
+  fields: Partial<Invocation> = {},
+): Promise<string> {
   try {
-    const { body } = await scope.router.invoke(invocation({ requestId }))
+    const { body } = await scope.router.invoke(invocation({ ...fields, requestId }))
     if (Buffer.isBuffer(body)) return 'ok'
     try {
       for await (const chunk of body) assert(Buffer.isBuffer(chunk))

@@ -89,6 +89,20 @@ describe('a link that is attached for some calls', () => {
     assert.equal(scope.spent.length, 1)
   })
 
+  it('is not used up by a call that cannot be sent', () => {
+    const scope = new LaneScope()
+    const once = scope.attached('r1-0a1b2c3d', 1, 1)
+    const tooLong = scope.call('a', { path: `/${'x'.repeat(65_535)}` })
+    const twoLines = scope.call('b', { query: 'a\nb' })
+    assert.deepEqual([tooLong.outcome, twoLines.outcome], ['REQUEST_INVALID', 'REQUEST_INVALID'])
+    assert.deepEqual(scope.spent, [])
+    const call = scope.call('c')
+    assert.deepEqual(scope.requests(), ['c'])
+    assert.deepEqual(scope.spent, [once.link])
+    scope.answer('c')
+    assert.equal(call.outcome, 'ok 200')
+  })
+
   it('breaks with its own call only', () => {
     const scope = new LaneScope()
     const [first, second] = [

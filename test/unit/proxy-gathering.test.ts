@@ -4,6 +4,7 @@ import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { collectBody } from '#agent/proxy/body.ts'
 import { BodyBudget } from '#agent/sockets/index.ts'
+import { collectGarbage } from '#test/collect-garbage.ts'
 
 const MIB = 1_048_576
 const CHUNK = Buffer.alloc(65_536, 'x')
@@ -20,6 +21,17 @@ function answer(budget: BodyBudget, most: { bytes: number }, chunks = 8): Readab
       })
     },
   })
+}
+
+function byte(at: number): Buffer {
+  return Buffer.from([at & 0xff])
+}
+
+/** What is alive. */
+function used(): number {
+  collectGarbage()
+  const { heapUsed, arrayBuffers } = process.memoryUsage()
+  return heapUsed + arrayBuffers
 }
 
 describe('answers that must be whole', () => {
@@ -47,6 +59,25 @@ describe('answers that must be whole', () => {
     assert.equal(small.length, 1_000)
     budget.give(MIB)
     assert.equal(budget.bytes, 0)
+  })
+
+  it('one that comes in pieces of a byte costs its bytes, and is in order', async () => {
+    const pieces = 60_000
+    let costBytes = 0
+    async function* source(): AsyncGenerator<Buffer> {
+      const before = used()
+      for (let at = 0; at < pieces; at += 1) yield byte(at)
+      yield CHUNK
+      yield Buffer.from('end')
+      // What the loop itself needed is let go of with its turn.
+      await sleep(1)
+      costBytes = used() - before
+    }
+    const body = Readable.from(source(), { highWaterMark: 1 })
+    const whole = await collectBody(body, MIB, new BodyBudget(MIB))
+    const expected = Array.from({ length: pieces }, (_, at) => byte(at))
+    assert.ok(whole.equals(Buffer.concat([...expected, CHUNK, Buffer.from('end')])))
+    assert.ok(costBytes < 4 * MIB, `${costBytes} bytes`)
   })
 
   it('one whose caller gives up while it waits leaves nothing', async () => {

@@ -125,4 +125,20 @@ describe('response body', () => {
     for (const body of bodies) body.destroy()
     assert.ok(costBytes < 3 * 8 * WINDOW, `${costBytes} bytes for ${8 * WINDOW}`)
   })
+
+  it('read as quickly as it comes, its chunks cost what they hold', async () => {
+    const { body, send } = bodyScope()
+    const kept: Buffer[] = []
+    body.on('data', (chunk: Buffer) => kept.push(chunk))
+    await turn()
+    const before = used()
+    for (let count = 0; count < 1_000; count += 1) {
+      for (let each = 0; each < 3; each += 1) send(Buffer.from('x'))
+      await turn()
+    }
+    const costBytes = used() - before
+    assert.equal(Buffer.concat(kept).length, 3_000)
+    body.destroy()
+    assert.ok(costBytes < 1_000 * 1_024, `${costBytes} bytes for ${kept.length} chunks`)
+  })
 })

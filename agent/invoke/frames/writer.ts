@@ -49,6 +49,11 @@ export class FrameWriter {
     this.#output = output
   }
 
+  /** Bytes written that the kernel has not taken yet. */
+  get backlogBytes(): number {
+    return this.#output.backlogBytes
+  }
+
   /**
    * @param head - method, path, query, names and values joined by "\n"
    * @param headBytes - its length in UTF-8
@@ -111,7 +116,7 @@ export class FrameWriter {
   /**
    * `body[start, end)`; must stay unchanged until written.
    *
-   * @param spent - nobody needs the body after this: its memory may be used again
+   * @param spent - nobody needs the body after this: its memory may be used again. What is before `start` was sent by the same writer
    */
   data(
     id: number,
@@ -123,8 +128,8 @@ export class FrameWriter {
   ): void {
     const slab = this.#reserve(HEADER_BYTES)
     this.#at = writeHeader(slab, this.#at, end - start, FRAME.data, flags, id)
-    if (end > start) this.#body(slab, body, start, end)
-    if (spent) this.#written.push(() => blocks.give(body))
+    const copied = end === start || this.#body(slab, body, start, end)
+    if (spent) this.#spend(body, copied, start)
     this.#schedule()
   }
 
@@ -217,14 +222,27 @@ export class FrameWriter {
     this.#from = this.#at
   }
 
-  #body(slab: Buffer, body: Buffer, start: number, end: number): void {
+  /** @returns whether it was copied: the batch does not refer to the body then */
+  #body(slab: Buffer, body: Buffer, start: number, end: number): boolean {
     const bytes = end - start
     if (bytes <= COPIED_BYTES_MAX && slab.length - this.#at >= bytes) {
       this.#at += body.copy(slab, this.#at, start, end)
-      return
+      return true
     }
     this.#cut()
     this.#chunks.push(bytes === body.length ? body : body.subarray(start, end))
+    return false
+  }
+
+  /**
+   * Gives the body's memory back as soon as nothing that is to be written refers to it. What waits for that costs two hundred bytes, so a
+   * piece of few bytes that was copied must not wait: a peer that does not read would gather thousands of them.
+   */
+  #spend(body: Buffer, copied: boolean, start: number): void {
+    if (copied && start === 0) blocks.give(body)
+    // Parts that were sent before this one may not have been copied. Small bodies have no block of their own, and are left to the
+    // garbage collector.
+    else if (!copied || body.length > COPIED_BYTES_MAX) this.#written.push(() => blocks.give(body))
   }
 }
 

@@ -224,6 +224,10 @@ export class CallPort implements ConnectionOwner, BodyFeed {
     const { id } = call
     const head = headers.join('\n')
     const bytes = Buffer.byteLength(head)
+    if (bytes > FRAME_LIMITS.headBytesMax) {
+      if (!Buffer.isBuffer(body)) body.destroy()
+      return this.#fail(call, headGrown())
+    }
     const hooks = {
       sent: () => this.#over(call),
       broke: (fault: Fault) => this.#fail(call, fault),
@@ -279,6 +283,19 @@ export class CallPort implements ConnectionOwner, BodyFeed {
 
 const NO_BYTES = Buffer.alloc(0)
 const ACCEPTED: Result = { status: 202, headers: [], body: NO_BYTES }
+
+/**
+ * What came in a frame need not fit into one again: each byte of a head that is no UTF-8 was read as a replacement character, and is
+ * three bytes now. Runners let such bytes pass, so they are no reason to end the runner's connection.
+ */
+function headGrown(): Fault {
+  const most = FRAME_LIMITS.headBytesMax
+  return new Fault(
+    'FUNCTION_BAD_ANSWER',
+    `The headers of the function's answer have more than ${most} bytes as UTF-8`,
+    { headBytesMax: most },
+  )
+}
 
 /** A caller gives a body whole when it matters that it is: for a second try, and for the background. */
 function gather(call: PortCall, bytes: number, chunk: Buffer, begin: (body: Body) => void): void {

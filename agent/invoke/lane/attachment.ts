@@ -1,4 +1,6 @@
+import { headBytes, requestHead } from '../frames/index.ts'
 import type { RunnerLink } from '../link/index.ts'
+import type { Invocation } from '../model.ts'
 
 /** A link that takes, or took, calls of a lane. */
 export class Attachment {
@@ -24,6 +26,19 @@ export class Attachment {
 
   get hasRoom(): boolean {
     return this.link.takesCalls && this.link.inFlight < this.concurrency
+  }
+
+  /**
+   * Counts a call that is about to be sent.
+   *
+   * @returns whether it is the last one
+   * @throws Fault `REQUEST_INVALID` when it cannot be sent: it shall not use up a handler. Only links with a limit pay for the look
+   */
+  spend(invocation: Invocation): boolean {
+    if (this.callsLeft === undefined) return false
+    headBytes(requestHead(invocation))
+    this.callsLeft -= 1
+    return this.callsLeft === 0
   }
 
   get load(): number {

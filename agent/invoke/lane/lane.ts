@@ -305,9 +305,8 @@ export class Lane implements CallLane {
     this.#sent.push(call)
     this.#host.shares.take()
     this.#gauge.note(this.#calls)
-    if (target.callsLeft === 1) this.#spent(target)
-    else if (target.callsLeft !== undefined) target.callsLeft -= 1
     try {
+      if (target.spend(call.invocation)) this.#spent(target)
       target.link.start(call, leftMs)
     } catch (error) {
       this.#sent.remove(call)

@@ -74,8 +74,9 @@ export class StreamSender implements BodySender {
   readonly #bytesMax: number
   #creditBytes: number
   #sentBytes = 0
-  /** What of the last chunk had no room. */
+  /** The last chunk, when it had no room for all of it: what is behind `#heldAt` waits. Whole, so that the writer knows its memory. */
   #held: Buffer | undefined
+  #heldAt = 0
   /** A stream may say `end` although it was paused in its last chunk. */
   #sourceEnded = false
 
@@ -112,7 +113,7 @@ export class StreamSender implements BodySender {
     const held = this.#held
     if (held === undefined) return
     this.#held = undefined
-    this.#send(held)
+    this.#send(held, this.#heldAt)
     if (this.#held !== undefined) return
     if (this.#sourceEnded) this.#finish()
     else this.#source.resume()
@@ -142,13 +143,13 @@ export class StreamSender implements BodySender {
       return
     }
     // Its owner made the source go on although it is paused.
-    if (this.#held !== undefined) this.#held = Buffer.concat([this.#held, bytes])
-    else this.#send(bytes)
+    if (this.#held === undefined) this.#send(bytes, 0)
+    else this.#hold(Buffer.concat([this.#held.subarray(this.#heldAt), bytes]), 0)
     if (this.#held !== undefined) this.#source.pause()
   }
 
-  #send(bytes: Buffer): void {
-    let at = 0
+  #send(bytes: Buffer, from: number): void {
+    let at = from
     while (at < bytes.length && this.#creditBytes > 0) {
       const room = Math.min(this.#creditBytes, FRAME_LIMITS.bodyFrameBytesMax)
       const end = Math.min(bytes.length, at + room)
@@ -157,7 +158,12 @@ export class StreamSender implements BodySender {
       this.#creditBytes -= end - at
       at = end
     }
-    if (at < bytes.length) this.#held = bytes.subarray(at)
+    if (at < bytes.length) this.#hold(bytes, at)
+  }
+
+  #hold(bytes: Buffer, at: number): void {
+    this.#held = bytes
+    this.#heldAt = at
   }
 
   readonly #ended = (): void => {

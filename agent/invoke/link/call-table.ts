@@ -198,7 +198,10 @@ export class CallTable implements BodyFeed {
   }
 
   window(id: number, buffer: Buffer, start: number): void {
-    this.#slots[id]?.sender?.grant(u32At(buffer, start))
+    const sender = this.#slots[id]?.sender
+    if (sender === undefined) return
+    this.#checkRead()
+    sender.grant(u32At(buffer, start))
   }
 
   consumed(slot: Slot, bytes: number): void {
@@ -292,12 +295,31 @@ export class CallTable implements BodyFeed {
   /** The slot of a call that the runner has not ended; what comes for any other is ignored, within reason. */
   #inFlight(id: number): Slot | undefined {
     const slot = this.#slots[id]
-    if (slot !== undefined && slot.state !== 'idle') return slot
+    if (slot !== undefined && slot.state !== 'idle') {
+      this.#checkRead()
+      return slot
+    }
     this.#strays += 1
     if (this.#strays > STRAYS_MAX) {
       throw new ProtocolError(`More than ${STRAYS_MAX} frames for calls that are not in flight`)
     }
     return undefined
+  }
+
+  /**
+   * To answer a call, or to grant it more, is to have read what it has been sent; a runner that answers blindly would have all that it
+   * is sent pile up here. One that works cannot get there, however slowly it reads: an id has at most a window and a head under way,
+   * cancelled or not, and behind an early answer the window that its last call left unread. The ids count, not the calls in flight: what
+   * calls left that have ended is under way, too. All of it twice, because the socket counts a batch until the kernel has taken the last
+   * byte of it, and as much may have gathered behind the batch by then.
+   *
+   * @throws ProtocolError before anything has been done for the frame
+   */
+  #checkRead(): void {
+    const idBytesMax = 2 * (2 * this.#windowBytes + HEAD_BYTES_MAX)
+    const backlogBytesMax = (this.#slots.length - 1) * idBytesMax + OTHER_BYTES_MAX
+    if (this.#writer.backlogBytes <= backlogBytesMax) return
+    throw new ProtocolError('The runner answers but does not read what it is sent')
   }
 
   #hooks(slot: Slot) {
@@ -317,6 +339,11 @@ export class CallTable implements BodyFeed {
 type ReadFault = (buffer: Buffer, start: number, end: number) => Fault
 
 const NO_BYTES = Buffer.alloc(0)
+
+/** A head with all that is around it. */
+const HEAD_BYTES_MAX = 65_536
+/** Frames that carry no body: INIT, PING, WINDOW, CANCEL. */
+const OTHER_BYTES_MAX = 1_048_576
 
 /** A runner that works sends none; one that sends many may hit the id of a call that somebody waits for. */
 const STRAYS_MAX = 64

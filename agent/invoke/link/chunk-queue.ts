@@ -1,5 +1,7 @@
-/** Small chunks are gathered in buffers of this size. */
+/** Small chunks are gathered in buffers of at most this size. */
 const GATHER_BYTES = 16 * 1024
+/** And of at least this one. */
+const FIRST_BYTES = 64
 
 /**
  * Bytes in order, in few buffers however small the chunks are that they come in: a Buffer costs more than a hundred bytes beside
@@ -26,7 +28,8 @@ export class ChunkQueue {
       this.#last = chunk
       this.#lastBytes = chunk.length
     } else {
-      this.#lastBytes += chunk.copy(this.#withRoom(this.#last), this.#lastBytes)
+      const last = this.#withRoom(this.#last, chunk.length)
+      this.#lastBytes += chunk.copy(last, this.#lastBytes)
     }
   }
 
@@ -38,10 +41,14 @@ export class ChunkQueue {
     return chunk
   }
 
-  #withRoom(last: Buffer): Buffer {
-    if (last.length === GATHER_BYTES) return last
-    const larger = Buffer.allocUnsafeSlow(GATHER_BYTES)
-    last.copy(larger)
+  /** Grows as the bytes do: a reader that is quick takes a buffer with few bytes in it, and may keep it for long. */
+  #withRoom(last: Buffer, bytes: number): Buffer {
+    const needed = this.#lastBytes + bytes
+    if (last.length >= needed) return last
+    const size = Math.min(GATHER_BYTES, Math.max(FIRST_BYTES, needed * 2))
+    // Memory of its own: what is kept of a pool keeps all of the pool.
+    const larger = Buffer.allocUnsafeSlow(size)
+    last.copy(larger, 0, 0, this.#lastBytes)
     this.#last = larger
     return larger
   }

@@ -5,6 +5,7 @@
  */
 export { BufferSender, StreamSender } from './body-sender.ts'
 export { CallTable } from './call-table.ts'
+export { ChunkQueue } from './chunk-queue.ts'
 export { Connection } from './connection.ts'
 export type { ConnectionOwner } from './connection.ts'
 export { keep } from './keep.ts'
