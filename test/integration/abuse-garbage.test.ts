@@ -1,17 +1,19 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { bareRefuser } from '#test/bare-refuser.ts'
 import { callerLoad } from '#test/caller-load.ts'
 import { collectGarbage } from '#test/collect-garbage.ts'
 import { eventually } from '#test/eventually.ts'
-import { httpProxyScope, type HttpProxyScope } from '#test/http-proxy-scope.ts'
+import { httpProxyScope } from '#test/http-proxy-scope.ts'
 import { percentile } from '#test/percentile.ts'
-import { childScope } from '#test/process.ts'
+import { type ChildScope, childScope } from '#test/process.ts'
 
 const CHILD = fileURLToPath(new URL('../lib/garbage-callers-child.ts', import.meta.url))
 const MIB = 1024 * 1024
 const CONNECTIONS = 1_000
 const ROUND_MS = 700
+const SERVICE_MS = 15
 const ROUNDS_MAX = 8
 /** Of a p99: what the turns of the callers' own processes come to on two cores. */
 const TURNS_MS = 10
@@ -25,8 +27,7 @@ function memory(): { heldBytes: number; rssBytes: number } {
 }
 
 /** What callers of a function that takes 15 ms see: 100 calls a second, from a process of their own. */
-async function quietP99(scope: HttpProxyScope): Promise<number> {
-  const url = scope.url('/slow?ms=15')
+async function quietP99(url: string): Promise<number> {
   const records = await callerLoad({ url, durationMs: ROUND_MS, perSecond: 100 })
   assert.ok(records.length > 15, `${records.length} calls`)
   assert.ok(records.every(({ status }) => status === 200))
@@ -34,6 +35,11 @@ async function quietP99(scope: HttpProxyScope): Promise<number> {
     records.map(({ tookMs }) => tookMs),
     0.99,
   )
+}
+
+function abuse(port: number | string, kind: string): Promise<ChildScope> {
+  const args = [JSON.stringify({ port: Number(port), connections: CONNECTIONS, kind })]
+  return childScope({ script: CHILD, args })
 }
 
 const KINDS = {
@@ -45,19 +51,30 @@ const KINDS = {
 for (const [kind, what] of Object.entries(KINDS)) {
   test(`1,000 connections that send ${what}: bounded memory, and others are served in time`, async (t) => {
     await using scope = await httpProxyScope()
-    await quietP99(scope)
+    await using bare = await bareRefuser({ concurrency: CONNECTIONS, serviceMs: SERVICE_MS })
+    const url = scope.url(`/slow?ms=${SERVICE_MS}`)
+    await quietP99(url)
     const alone: number[] = []
     const beside: number[] = []
+    const besideBare: number[] = []
     const before = memory()
     let after = before
     for (let round = 0; ; round += 1) {
-      alone.push(await quietP99(scope))
-      const args = [JSON.stringify({ port: scope.proxy.port, connections: CONNECTIONS, kind })]
-      await using _ = await childScope({ script: CHILD, args })
-      beside.push(await quietP99(scope))
-      after = memory()
+      alone.push(await quietP99(url))
+      {
+        await using _ = await abuse(scope.proxy.port, kind)
+        beside.push(await quietP99(url))
+        after = memory()
+      }
       if (Math.min(...beside) <= 3 * Math.min(...alone) + TURNS_MS) break
-      assert.ok(round < ROUNDS_MAX, `alone ${alone.join(' ')} ms, beside ${beside.join(' ')} ms`)
+      // On a machine that has other work as well the abuse takes more than its share of turns, whoever is its aim: then it counts how
+      // much that is with a bare server.
+      await using _ = await abuse(new URL(bare.url).port, kind)
+      besideBare.push(await quietP99(bare.url))
+      const busy = Math.min(...alone) > 2 * SERVICE_MS
+      if (busy && Math.min(...beside) <= Math.min(...besideBare) + TURNS_MS) break
+      const took = `alone ${alone.join(' ')}, beside ${beside.join(' ')}, a bare server ${besideBare.join(' ')}`
+      assert.ok(round < ROUNDS_MAX, `${took} ms`)
     }
     const heldMiB = Math.round((after.heldBytes - before.heldBytes) / MIB)
     const residentMiB = Math.round((after.rssBytes - before.rssBytes) / MIB)
