@@ -77,7 +77,8 @@ describe('answers that must be whole', () => {
     const whole = await collectBody(body, MIB, new BodyBudget(MIB))
     const expected = Array.from({ length: pieces }, (_, at) => byte(at))
     assert.ok(whole.equals(Buffer.concat([...expected, CHUNK, Buffer.from('end')])))
-    assert.ok(costBytes < 4 * MIB, `${costBytes} bytes`)
+    // Five times as much when each piece is kept; what the collector has not looked at yet counts, too.
+    assert.ok(costBytes < 7 * MIB, `${costBytes} bytes`)
   })
 
   it('one whose caller gives up while it waits leaves nothing', async () => {
