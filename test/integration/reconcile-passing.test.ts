@@ -57,6 +57,16 @@ async function asleep(node: Bed): Promise<void> {
   await eventually(() => reportOf(node).handlers.paused === 1)
 }
 
+/** Wants `f` no more while it sleeps; from then on the engine has this answer to everything. */
+async function giveUpAsleep(node: Bed, answer: Fault): Promise<void> {
+  await deploy(node, { replicas: 0, idleMs: 50 })
+  await asleep(node)
+  node.engine.before = () => {
+    throw answer
+  }
+  node.reconciler.setDesired([])
+}
+
 /** The monotonic clock, which a test sets forward. */
 function clock(context: TestContext): (ms: number) => void {
   const now = performance.now.bind(performance)
@@ -238,12 +248,7 @@ describe('a handler that does not wake up', () => {
   it('can be removed', async () => {
     await using folder = await tempFolder()
     await using node = await bed(folder.path)
-    await deploy(node, { replicas: 0, idleMs: 50 })
-    await asleep(node)
-    node.engine.before = () => {
-      throw new Fault('HANDLER_START', 'Docker cannot unpause')
-    }
-    node.reconciler.setDesired([])
+    await giveUpAsleep(node, new Fault('HANDLER_START', 'Docker cannot unpause'))
     await eventually(() => node.engine.size === 0)
     assert.deepEqual(node.complaints, [])
   })
@@ -251,12 +256,7 @@ describe('a handler that does not wake up', () => {
   it('stays while the engine is away', async () => {
     await using folder = await tempFolder()
     await using node = await bed(folder.path)
-    await deploy(node, { replicas: 0, idleMs: 50 })
-    await asleep(node)
-    node.engine.before = () => {
-      throw new Fault('ENGINE_UNAVAILABLE', 'Docker does not answer')
-    }
-    node.reconciler.setDesired([])
+    await giveUpAsleep(node, new Fault('ENGINE_UNAVAILABLE', 'Docker does not answer'))
     await eventually(() => node.complaints.some((line) => line.startsWith('handler not removed')))
     assert.equal(node.engine.size, 1)
     node.engine.before = () => {}

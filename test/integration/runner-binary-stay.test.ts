@@ -94,6 +94,8 @@ while read -r id bytes about; do
 done
 `
 
+const LARGE_FILES = { 'fn.sh': LARGE, 'shoal.json': STAY }
+
 async function shell(stay: object = {}): Promise<RunnerScope> {
   const files = { 'fn.sh': SHELL, 'shoal.json': JSON.stringify({ stay }) }
   return RunnerScope.start({ runtime: 'binary', fn: files })
@@ -323,10 +325,7 @@ describe('runner binary: programs that stay alive', { timeout: 60_000 }, () => {
   })
 
   it('a caller that does not read its answer holds up nobody else', async () => {
-    await using scope = await RunnerScope.start({
-      runtime: 'binary',
-      fn: { 'fn.sh': LARGE, 'shoal.json': STAY },
-    })
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn: LARGE_FILES })
     const session = await scope.ready()
     session.autoGrant = false
     const slow = session.begin({ body: 'large' })
@@ -339,10 +338,7 @@ describe('runner binary: programs that stay alive', { timeout: 60_000 }, () => {
   })
 
   it('answers that nobody reads keep their places when there are too many', async () => {
-    await using scope = await RunnerScope.start({
-      runtime: 'binary',
-      fn: { 'fn.sh': LARGE, 'shoal.json': STAY },
-    })
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn: LARGE_FILES })
     const session = await scope.ready()
     session.autoGrant = false
     const giants = ['giant', 'giant', 'giant', 'giant', 'giant'].map((body) =>
