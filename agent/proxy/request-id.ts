@@ -9,7 +9,10 @@ let at = random.length
 
 /** The caller's own request id when it is printable and short, else a new one: 32 hexadecimal digits. */
 export function requestIdOf(given: string | undefined): string {
-  if (given !== undefined && USABLE.test(given)) return given
+  // Copied: a part of a string keeps the whole, here the request's header, and ids live on.
+  if (given !== undefined && USABLE.test(given)) {
+    return Buffer.from(given, 'latin1').toString('latin1')
+  }
   if (at === random.length) {
     randomFillSync(random)
     at = 0

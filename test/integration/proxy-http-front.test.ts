@@ -292,13 +292,15 @@ test('a peer that takes nothing of its answer is cut off, one that is slow is no
   stuck.on('error', () => undefined)
   stuck.pause()
   stuck.write(get)
+  const askedMs = performance.now()
   await eventually(() => scope.proxy.inFlight === 1)
   await scope.invoker.aborted()
+  assert.ok(performance.now() - askedMs >= 2_000, 'and not before')
   stuck.destroy()
   const slow = connect({ port: scope.proxy.port, host: '127.0.0.1' })
   slow.write(get)
   let bytes = 0
-  for (const startedMs = Date.now(); Date.now() < startedMs + 5_000; await sleep(4)) {
+  for (const startedMs = performance.now(); performance.now() < startedMs + 5_000; await sleep(4)) {
     const chunk: Buffer | null = slow.read()
     bytes += chunk?.length ?? 0
   }

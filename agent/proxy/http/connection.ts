@@ -82,7 +82,7 @@ export class Connection implements CallConnection, BodySource {
     const awaited = !this.#intake.held && this.#call?.waits !== true
     const wants = (this.#state === 'counted' || this.#state === 'chunked') && awaited
     const still = this.#stillness.look(wants, bytesRead, this.#host.budget.short)
-    if (still !== undefined) return this.#call?.cancel(still)
+    if (still !== undefined && this.#call !== undefined) return this.#call.cancel(still)
     if (nowMs < (this.#end?.dueAtMs ?? this.#dueAtMs)) return
     switch (this.#state) {
       case 'head':
@@ -106,8 +106,15 @@ export class Connection implements CallConnection, BodySource {
     this.#call?.cancel(fault)
   }
 
+  /** Something of an answer waits for the peer to take it. */
+  get sending(): boolean {
+    return this.#socket.writableLength > 0
+  }
+
   destroy(): void {
-    this.#socket.destroy()
+    // An orderly end would say that the answer is whole.
+    if (this.sending || this.#outlet.streaming) this.#socket.resetAndDestroy()
+    else this.#socket.destroy()
   }
 
   setFlowing(flowing: boolean): void {
@@ -122,12 +129,13 @@ export class Connection implements CallConnection, BodySource {
   }
 
   readTo(target: BodyTarget): void {
-    this.#body = target
+    // A body that is here already comes from who has held it.
+    if (this.#state !== 'read') this.#body = target
   }
 
   stream(bytesMax: number): StreamedBody {
     const body = new StreamedBody(this, bytesMax)
-    this.#body = body
+    this.readTo(body)
     return body
   }
 

@@ -129,7 +129,7 @@ export class HttpProxy implements ConnectionHost {
 
   /**
    * Refuses new calls with `SHUTTING_DOWN`, lets those in flight finish for up to `drainMs`, then cancels them and closes
-   * every connection. Idempotent.
+   * every connection; what is being sent belongs to its call. Idempotent.
    */
   close(drainMs = 0): Promise<void> {
     this.#closing ??= this.#close(drainMs)
@@ -208,6 +208,7 @@ export class HttpProxy implements ConnectionHost {
   }
 
   async #close(drainMs: number): Promise<void> {
+    const drainedAtMs = performance.now() + drainMs
     const stopped = new Promise<void>((resolve) => {
       this.#server.close(() => resolve())
     })
@@ -218,9 +219,15 @@ export class HttpProxy implements ConnectionHost {
     for (const connection of this.#connections) connection.shutDown()
     await Promise.race([drained, sleep(drainMs, undefined, { ref: false })])
     for (const connection of this.#connections) connection.cancel(stopping())
-    // An answer that was just written is still on its way out: connections get a moment to end by themselves.
+    // Answers that were handed over are still on their way out: connections get a moment to end by themselves, and those whose peer
+    // is slow what is left of the time.
     const flushedAtMs = performance.now() + FLUSH_MS
-    while (this.#connections.size > 0 && performance.now() < flushedAtMs) await sleep(5)
+    const goesOn = (): boolean => {
+      const nowMs = performance.now()
+      if (nowMs < flushedAtMs) return this.#connections.size > 0
+      return nowMs < drainedAtMs && [...this.#connections].some(({ sending }) => sending)
+    }
+    while (goesOn()) await sleep(5)
     for (const connection of this.#connections) connection.destroy()
     await stopped
   }

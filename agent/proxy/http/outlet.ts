@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
-import { blocks } from '#agent/sockets/index.ts'
+import { blocks, takenBytes } from '#agent/sockets/index.ts'
 import { ANSWER_START, type AnswerHead, dateLine, statusLine } from './answer-head.ts'
 
 /** Up to here a body is copied behind its head: one piece is written faster than two. */
@@ -13,7 +13,8 @@ export class Outlet {
   /** How much of the next answer's start has been sent already. */
   #ahead = 0
   #stream: AnswerStream | undefined
-  #takenBytes = 0
+  /** -1: not looked at yet, so that time begins with the first look. */
+  #takenBytes = -1
   #takenAtMs = 0
 
   constructor(socket: Socket, idleTimeoutMs: number) {
@@ -98,10 +99,9 @@ export class Outlet {
 
   /** Nothing of what waits here has been taken by the peer for this long. To be asked now and then. */
   isStalled(nowMs: number, timeoutMs: number): boolean {
-    const waitingBytes = this.#socket.writableLength
-    const takenBytes = this.#socket.bytesWritten - waitingBytes
-    if (waitingBytes === 0 || takenBytes !== this.#takenBytes) {
-      this.#takenBytes = takenBytes
+    const bytes = takenBytes(this.#socket)
+    if (this.#socket.writableLength === 0 || bytes !== this.#takenBytes) {
+      this.#takenBytes = bytes
       this.#takenAtMs = nowMs
     }
     return nowMs - this.#takenAtMs > timeoutMs
