@@ -277,6 +277,20 @@ test('more observers than allowed, of all or of one address, are told 4.29 with 
   assert.equal(scope.proxy.stats.observers, 3)
 })
 
+test('what a registration has sent counts among the bodies of calls until its observation is over', async () => {
+  await using scope = await coapProxyScope({ inFlightBytesMax: 100_000 })
+  const clients = await Promise.all(Array.from({ length: 3 }, () => scope.client()))
+  const registration = get('count=1&then=wait', 0, { payload: Buffer.alloc(40_000) })
+  const codes: string[] = []
+  for (const client of clients) codes.push((await client.ask(registration)).code)
+  assert.deepEqual(codes, ['2.05', '2.05', '4.29'])
+  assert.equal(scope.proxy.stats.inFlightBytes, 80_000)
+  for (const client of clients.slice(0, 2)) {
+    assert.equal((await client.ask(get('count=1&then=wait', 1))).code, '2.05')
+  }
+  await eventually(() => scope.proxy.stats.inFlightBytes === 0)
+})
+
 test('a node that stops waits for observations as for calls, then ends them with 5.03', async () => {
   await using scope = await coapProxyScope()
   const [short, long] = [await scope.client(), await scope.client()]

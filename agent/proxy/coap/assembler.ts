@@ -31,7 +31,8 @@ export class Assembler {
     this.#options = options
     this.#assemblies = new BoundedMap({
       entriesMax: 4096,
-      bytesMax: options.bytesMax,
+      // Bodies of so many bytes, and what is noted of one.
+      bytesMax: options.bytesMax + ENTRY_BYTES,
       entriesPerPeerMax: ASSEMBLIES_PER_PEER_MAX,
       lifetimeMs: options.lifetimeMs,
       nowMs: options.nowMs,

@@ -205,7 +205,7 @@ export class CoapProxy {
       const transfer = transferOf(request)
       return this.#assembler.add(peerKey(exchange.peer), transfer, block1, size1, payload)
     }
-    const { bodyBytesMax } = this.#options
+    const { bodyBytesMax } = this.#limits
     if (payload.length > bodyBytesMax) {
       throw new Fault('BODY_TOO_LARGE', `the body is larger than ${bodyBytesMax} bytes`, {
         bytesMax: bodyBytesMax,
@@ -250,7 +250,8 @@ export class CoapProxy {
     requestId: string,
   ): void {
     const { method, query, headers, accept } = request
-    const { invoker, bodyBytesMax } = this.#options
+    const { invoker } = this.#options
+    const { bodyBytesMax } = this.#limits
     this.#inFlightBytes += body.length
     const observation = request.observe === 0 ? this.#observers.open(exchange, request) : undefined
     const failed = (error: unknown): void => {
@@ -267,8 +268,9 @@ export class CoapProxy {
       let whole: Answer | Promise<Answer>
       try {
         if (observation !== undefined && isEventStream(result)) {
-          this.#observers.follow(observation, result, requestId)
-          this.#inFlightBytes -= body.length
+          // The call keeps its body as long as its answer goes on.
+          const over = this.#observers.follow(observation, result, requestId)
+          void over.then(() => (this.#inFlightBytes -= body.length))
           return
         }
         whole = answerOf(result, method, accept, bodyBytesMax)

@@ -21,6 +21,7 @@ export interface LimitOptions {
   readonly observersPerAddressMax?: number
 }
 
+/** `bodyBytesMax` is less than was asked for where a body in blocks would not find so much room. */
 export interface Limits extends Required<Omit<LimitOptions, 'processes'>> {
   /** Request bodies that are not complete, and as many of answers that are not fetched completely. */
   readonly blockwiseBytesMax: number
@@ -35,9 +36,11 @@ const EVENT_BYTES_MAX = 64 * 1024
 
 /** @param bodyBytes - what this process may have for bodies */
 export function limitsOf(options: LimitOptions, bodyBytes: number = room.bodyBytes): Limits {
-  const { bodyBytesMax, processes = 1 } = options
+  const { processes = 1 } = options
   const part = (most: number): number => Math.ceil(most / processes)
   const within = (most: number, share = 1): number => Math.min(most, Math.floor(bodyBytes * share))
+  const blockwiseBytesMax = within(Math.max(part(32 * MIB), 4 * options.bodyBytesMax))
+  const bodyBytesMax = Math.min(options.bodyBytesMax, blockwiseBytesMax)
   const observersMax = options.observersMax ?? part(1_024)
   return {
     bodyBytesMax,
@@ -48,7 +51,7 @@ export function limitsOf(options: LimitOptions, bodyBytes: number = room.bodyByt
     dedupBytesMax: options.dedupBytesMax ?? within(part(32 * MIB), 1 / 2),
     observersMax,
     observersPerAddressMax: options.observersPerAddressMax ?? Math.ceil(observersMax / 4),
-    blockwiseBytesMax: within(Math.max(part(32 * MIB), 4 * bodyBytesMax)),
+    blockwiseBytesMax,
     eventBytesMax: Math.min(EVENT_BYTES_MAX, bodyBytesMax),
     eventsBytesMax: within(part(16 * MIB), 1 / 4),
   }

@@ -72,11 +72,11 @@ export class Observers {
   }
 
   /**
-   * The function answers with an event stream.
+   * The function answers with an event stream. Resolves when the observation is over; never rejects.
    *
    * @throws Fault `FUNCTION_SATURATED` when there are as many observations as there may be
    */
-  follow(observation: Observation, result: Result, requestId: string): void {
+  follow(observation: Observation, result: Result, requestId: string): Promise<void> {
     const { observersMax, observersPerAddressMax } = this.#options.limits
     const { address } = observation.exchange.peer
     const ofAddress = this.#byAddress.get(address) ?? 0
@@ -88,7 +88,7 @@ export class Observers {
     this.#following++
     this.#byAddress.set(address, ofAddress + 1)
     observation.following = true
-    void observation.follow(result, requestId)
+    return observation.follow(result, requestId)
   }
 
   /** A peer does not know a message of ours. */

@@ -43,7 +43,8 @@ export class Slicer {
   #tag = (Math.random() * 0x1_0000_0000) >>> 0
 
   constructor({ bytesMax, lifetimeMs, nowMs }: SlicerOptions) {
-    const bounds = { entriesMax: 4096, bytesMax, lifetimeMs, nowMs }
+    // Answers of so many bytes, and what is noted of one.
+    const bounds = { entriesMax: 4096, bytesMax: bytesMax + ENTRY_BYTES, lifetimeMs, nowMs }
     this.#kept = new BoundedMap({ ...bounds, entriesPerPeerMax: ANSWERS_PER_PEER_MAX })
     this.#newest = new BoundedMap({ ...bounds, entriesPerPeerMax: ANSWERS_PER_PEER_MAX })
   }
