@@ -104,7 +104,8 @@ function packagesOf(/** @type {string} */ file) {
 }
 
 function npmCi() {
-  const args = ['ci', '--no-progress', '--loglevel=error']
+  // Whatever NODE_ENV and npm's settings leave out: the checks and tests are made with the rest.
+  const args = ['ci', '--include=dev', '--include=optional', '--no-progress', '--loglevel=error']
   const npm = process.env.npm_execpath
   // Under npm, the same npm; its own Node may be the one in node_modules, which is about to be replaced: the kernel keeps
   // a running program's file.

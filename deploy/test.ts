@@ -35,6 +35,7 @@ export interface TestOptions {
 /** `npm test`: set-up, checks, all tests in one run. Resolves to the exit code. @throws BootstrapFailure */
 export async function runTests(options: TestOptions, signal: AbortSignal): Promise<number> {
   const { config, out, args } = options
+  process.umask(UMASK)
   const ready = await bootstrap({ config, purpose: 'test', out }, signal)
   try {
     const checksPassed = args.length > 0 || (await runChecks(out, signal))
@@ -42,13 +43,14 @@ export async function runTests(options: TestOptions, signal: AbortSignal): Promi
     if (files.length === 0) throw new Error(`no test files match ${args.join(' ')}`)
     const withoutDocker = ready.engine === 'docker' ? [] : files.filter((file) => needsDocker(file))
     const run = files.filter((file) => !withoutDocker.includes(file))
-    const testsPassed = await runTestFiles(options, ready, run, signal)
+    // Before the tests: what ends the output are the test runner's counts.
     if (withoutDocker.length > 0) {
       out.line(
         `NOT RUN, because there is no Docker here: ${withoutDocker.length} of ${files.length} files: ${withoutDocker.join(' ')}`,
       )
     }
-    if (!checksPassed) out.line('FAILED: a check before the tests, see above')
+    if (!checksPassed) out.line('FAILED: a check, see above; the tests are run all the same')
+    const testsPassed = await runTestFiles(options, ready, run, signal)
     return checksPassed && testsPassed ? 0 : 1
   } finally {
     await ready.dockerd?.stop()
@@ -117,6 +119,12 @@ async function runTestFiles(
   }
 }
 
+const NOT_FOR_TESTS = /^SHOAL_|^(http|coap|grpc)_port$|^NODE_ENV$/i
+/** What tests call is on this machine: no proxy's business. */
+const LOCAL_HOSTS = ['127.0.0.1', 'localhost', '::1']
+/** Handlers run as another user, and read what tests have written. */
+const UMASK = 0o022
+
 /** Settings of the person at the keyboard must not decide what tests see. */
 function testEnv(options: {
   readonly config: DeployConfig
@@ -127,26 +135,33 @@ function testEnv(options: {
 }): NodeJS.ProcessEnv {
   const { config, env, ready, temp, turns } = options
   const clean = Object.fromEntries(
-    Object.entries(env).filter(([name]) => !/^SHOAL_|^(http|coap|grpc)_port$/i.test(name)),
+    Object.entries(env).filter(([name]) => !NOT_FOR_TESTS.test(name)),
   )
+  const noProxy = [env['no_proxy'] ?? env['NO_PROXY'] ?? [], LOCAL_HOSTS].flat().join(',')
   return {
     ...clean,
     PATH: [join(config.data, 'bin'), env['PATH'] ?? '', '/usr/sbin', '/sbin'].join(delimiter),
     TMPDIR: temp,
+    no_proxy: noProxy,
+    NO_PROXY: noProxy,
+    DOCKER_HOST: `unix://${config.dockerSocket}`,
     SHOAL_DATA: join(temp, 'data'),
     SHOAL_TEST_IMAGES: ready.imagesFile,
     SHOAL_TEST_TURNS: turns,
     SHOAL_TEST_RUN: randomBytes(4).toString('hex'),
-    SHOAL_TEST_DOCKER: ready.engine === 'docker' ? '1' : '0',
     ...(config.ca === undefined ? {} : { SHOAL_CA_BUNDLE: config.ca.file }),
   }
 }
 
-/** True for a test that reaches `#test/docker.ts` or dockerode's engine through its imports inside `test/`. */
+/** In a source: it uses Docker through the agent, or through a program that it starts. */
+const DOCKER_INSIDE = /\bDockerEngine\b|bench\/soak\.ts/
+
+/** True for a test that reaches `#test/docker.ts`, dockerode or the agent's engine through its imports inside `test/`. */
 function needsDocker(file: string, seen = new Set<string>()): boolean {
   if (seen.has(file)) return false
   seen.add(file)
   const source = readFileSync(join(ROOT, file), 'utf8')
+  if (DOCKER_INSIDE.test(source)) return true
   const imports = [...source.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(
     ([, to = '']) => to,
   )

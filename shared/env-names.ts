@@ -38,7 +38,6 @@ export const INTERNAL_NAMES: readonly string[] = [
   'SHOAL_ULIMIT_DATA_KIB',
   'SHOAL_ULIMIT_FILES',
   // Tests
-  'SHOAL_TEST_DOCKER',
   'SHOAL_TEST_IMAGES',
   'SHOAL_TEST_RUN',
 ]

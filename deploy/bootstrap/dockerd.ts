@@ -12,6 +12,7 @@ const ANSWER_TIMEOUT_MS = 5_000
 const LOG_LINES_SHOWN = 12
 /** Where dockerd listens when nobody says otherwise; only that one is known to systemd. */
 const STANDARD_SOCKETS: ReadonlySet<string> = new Set(['/var/run/docker.sock', '/run/docker.sock'])
+const STANDARD_PID_FILE = '/var/run/docker.pid'
 
 /** What answers at the engine's socket. */
 export type EngineState =
@@ -76,9 +77,11 @@ export async function startDockerd(
     await stopDockerd(options.socketPath, child)
     throw error
   }
+  // Another one was faster: that is not ours to stop.
+  if (hasEnded(child)) return undefined
   return {
     async ensureRunning(again) {
-      if (child.exitCode === null && child.signalCode === null) return false
+      if (!hasEnded(child)) return false
       child = spawnDockerd(options, standard)
       await waitForEngine(options, child, again)
       return true
@@ -145,15 +148,32 @@ async function waitForEngine(
   child?.once('exit', (code, killed) =>
     failed.resolve(`it ended with ${killed ?? `exit code ${code}`}`),
   )
-  const deadlineMs = Date.now() + START_TIMEOUT_MS
+  const deadlineMs = performance.now() + START_TIMEOUT_MS
   for (;;) {
     const { state } = await engineState(options.socketPath, signal)
     if (state === 'running') return
-    if (Date.now() > deadlineMs) reason ??= `it does not answer at ${options.socketPath}`
-    if (reason !== undefined) break
+    const isOver = performance.now() > deadlineMs
+    if (isOver) reason ??= `it does not answer at ${options.socketPath}`
+    // Ours ends at once where another one, of the package or of the person here, is about to listen.
+    const isComing = !isOver && STANDARD_SOCKETS.has(options.socketPath) && isAnotherAlive()
+    if (reason !== undefined && !isComing) break
     await sleep(POLL_MS, undefined, { signal })
   }
   throw new Error(`dockerd did not start: ${reason}${await logEnd(options.data)}`)
+}
+
+function hasEnded(child: ChildProcess): boolean {
+  return child.exitCode !== null || child.signalCode !== null
+}
+
+/** A dockerd of the standard socket lives, whoever started it. */
+function isAnotherAlive(): boolean {
+  try {
+    const pid = readFileSync(STANDARD_PID_FILE, 'utf8').trim()
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === 'dockerd'
+  } catch {
+    return false
+  }
 }
 
 async function logEnd(data: string): Promise<string> {
@@ -176,7 +196,7 @@ async function ensureCgroups(signal: AbortSignal): Promise<void> {
 }
 
 async function stopDockerd(socketPath: string, child: ChildProcess): Promise<boolean> {
-  if (child.exitCode !== null || child.signalCode !== null) return true
+  if (hasEnded(child)) return true
   const docker = new Docker({ socketPath })
   const running = await docker.listContainers().catch(() => [])
   if (running.length > 0) return false

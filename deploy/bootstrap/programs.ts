@@ -118,6 +118,8 @@ export function clientsStep({ apt }: ProgramsOptions, purpose: 'start' | 'test')
   const missing = (): string[] => [
     ...others.filter((name) => findProgram(name) === undefined),
     ...(coapClient() === undefined ? ['libcoap3-bin'] : []),
+    // For images of a few megabytes, where the engine is what is tested.
+    ...(purpose === 'test' && findProgram('busybox') === undefined ? ['busybox-static'] : []),
   ]
   return {
     name: [...others, 'coap-client'].join(', '),

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { it } from 'node:test'
 import { eventually } from '#test/eventually.ts'
 import { childScope } from '#test/process.ts'
+import { hasEnded } from '#test/process-facts.ts'
 import { productScope } from '#test/product.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -24,7 +25,7 @@ it('a signal to npm alone stops everything that npm start has started', async ()
     const pids = await Promise.all(['nats', 'controller', 'agent'].map((part) => product.pid(part)))
     process.kill(npm.pid, signal)
     const gone = () => !existsSync(join(product.data, 'run.json'))
-    assert.ok(await eventually(gone, { timeoutMs: 10_000 }), signal)
-    for (const pid of pids) assert.ok(!existsSync(`/proc/${pid}`), npm.output())
+    assert.ok(await eventually(gone, { timeoutMs: 30_000 }), signal)
+    for (const pid of pids) assert.ok(hasEnded(pid), npm.output())
   }
 })

@@ -139,7 +139,7 @@ describe("an operator's day with the CLI", { timeout: 600_000 }, () => {
     const header = ['-H', 'X-tinyFaaS-Async: true']
     const known = await curl(product.url('/greet'), ...header)
     assert.equal(known.status, 202)
-    assert.ok(performance.now() - startedAt < 2_000)
+    assert.ok(performance.now() - startedAt < 10_000)
     assert.equal((await curl(product.url('/nobody'), ...header)).status, 404)
   })
 

@@ -28,5 +28,5 @@ it('without Docker the samples answer all the same, with one warning; a deploy w
   assert.equal(stopped.code, 0)
   assert.ok(stopped.tookMs < 10_000)
   const left = await product.run('pgrep', ['-f', `${product.data}/`])
-  assert.equal(left.stdout, '', 'no handler process is left')
+  assert.deepEqual([left.code, left.stdout], [1, ''], 'no handler process is left')
 })

@@ -7,6 +7,7 @@ import { createBuilder, type Built } from '#controller/build/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { CapturedLog } from '#test/captured-log.ts'
 import { eventually } from '#test/eventually.ts'
+import { hasEnded } from '#test/process-facts.ts'
 import { tempFolder } from '#test/temp.ts'
 
 const never = new AbortController().signal
@@ -119,12 +120,6 @@ it(
     off.abort()
     await outcome
     await sleep(10)
-    await eventually(() => ended(pid))
+    await eventually(() => hasEnded(pid))
   },
 )
-
-/** Gone, or waiting to be collected. */
-async function ended(pid: number): Promise<boolean> {
-  const status = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => ') Z')
-  return status.slice(status.lastIndexOf(')') + 2, status.lastIndexOf(')') + 3) === 'Z'
-}

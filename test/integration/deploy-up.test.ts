@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readFileSync, readdirSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
@@ -9,6 +9,7 @@ import { Fault } from '#shared/fault.ts'
 import { eventually } from '#test/eventually.ts'
 import { freePort } from '#test/ports.ts'
 import { childScope } from '#test/process.ts'
+import { hasEnded } from '#test/process-facts.ts'
 import { tempFolder } from '#test/temp.ts'
 import { loadDeployConfig } from '../../deploy/config.ts'
 import { checkPorts } from '../../deploy/ports.ts'
@@ -130,9 +131,9 @@ describe('a part', () => {
       ready: (line) => line.startsWith('pid '),
     })
     const pid = Number(supervisor.readyLine.slice(4))
-    assert.ok(existsSync(`/proc/${pid}`))
+    assert.ok(!hasEnded(pid))
     await supervisor.kill('SIGKILL')
-    await eventually(() => !existsSync(`/proc/${pid}`))
+    await eventually(() => hasEnded(pid))
   })
 })
 

@@ -88,8 +88,10 @@ it('a free port is one that the kernel gives to nobody, and that no other proces
   server.close()
   const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8')
   const [low = 0, high = 0] = range.split(/\s+/).map(Number)
+  // Where the kernel gives away nearly all ports, there is no such one.
+  const isLeft = low - 10_240 >= 1_000 || 65_535 - high >= 1_000
   for (const free of [port, await freePort('udp')]) {
-    assert.ok(free < low || free > high, `${free} is from ${low} to ${high}`)
+    assert.ok(!isLeft || free < low || free > high, `${free} is from ${low} to ${high}`)
   }
   const held = createServer().listen(`\0shoal-test-tcp-${port}`)
   await assert.rejects(once(held, 'listening'), { code: 'EADDRINUSE' })

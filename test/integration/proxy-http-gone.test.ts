@@ -42,12 +42,12 @@ test('a caller that leaves while nothing is read from it: its call is cancelled'
 test('a caller that is asked whether it is there, and is, gets its answer as if it had not been', async () => {
   await using scope = await httpProxyScope({ headerTimeoutMs: 400 })
   using behind = await RawTcp.connect(scope.proxy.port)
-  behind.write('GET /slow?ms=3500 HTTP/1.1\r\nHost: x\r\n\r\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n')
+  behind.write('GET /slow?ms=9000 HTTP/1.1\r\nHost: x\r\n\r\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n')
   using unread = await RawTcp.connect(scope.proxy.port)
-  unread.write(`POST /slow?ms=3500 HTTP/1.1\r\nHost: x\r\nContent-Length: ${MIB}\r\n\r\n`)
+  unread.write(`POST /slow?ms=9000 HTTP/1.1\r\nHost: x\r\nContent-Length: ${MIB}\r\n\r\n`)
   unread.write(UNREAD)
-  await behind.until(/^HT*T?P?$/, 3_400)
-  await unread.until(/^HT*T?P?$/, 3_400)
+  const asked = /^HT*T?P?$/
+  await Promise.all([behind.until(asked, 8_500), unread.until(asked, 8_500)])
   assert.match(
     await behind.until(/200 OK.*200 OK.*\r\n\r\n$/s),
     /^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\nsleptHTTP\/1\.1 200 OK\r\n/,

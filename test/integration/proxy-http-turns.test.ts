@@ -103,12 +103,12 @@ test('silent streams leave room for bodies, also streams that were asked for wit
       const raw = await RawTcp.connect(scope.proxy.port)
       all.push(raw)
       raw.write(request)
-      await raw.until(/data: /, 2_000)
+      await raw.until(/data: /, 10_000)
     }
     const answer = await fetch(scope.url('/echo'), {
       method: 'POST',
       body: 'hi',
-      signal: AbortSignal.timeout(2_000),
+      signal: AbortSignal.timeout(10_000),
     })
     assert.equal(await answer.text(), 'hi')
     for (const raw of all) raw[Symbol.dispose]()

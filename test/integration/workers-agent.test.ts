@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { after, before, describe, it } from 'node:test'
 import { agentProcess, agentRun, bundleOf, type AgentScope } from '#test/agent.ts'
 import { coapClient, grpcCall } from '#test/clients.ts'
 import { eventually } from '#test/eventually.ts'
 import { httpLoad } from '#test/http-load.ts'
+import { hasEnded } from '#test/process-facts.ts'
 import { assignmentOf } from '#test/signer.ts'
 import { tempFolder, type TempFolder } from '#test/temp.ts'
 import { TinyController } from '#test/tiny-controller.ts'
@@ -50,7 +50,7 @@ async function workersOf({ pid }: AgentScope): Promise<readonly number[]> {
 }
 
 async function gone(pids: readonly number[]): Promise<void> {
-  await eventually(() => pids.every((pid) => !existsSync(`/proc/${pid}`)))
+  await eventually(() => pids.every(hasEnded))
 }
 
 async function metrics(): Promise<string> {

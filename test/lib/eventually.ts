@@ -16,7 +16,7 @@ export async function eventually<T>(
   probe: () => T | Promise<T>,
   { timeoutMs = 10_000, everyMs = 25, signal }: EventuallyOptions = {},
 ): Promise<Exclude<T, undefined | false>> {
-  const deadline = Date.now() + timeoutMs
+  const deadlineMs = performance.now() + timeoutMs
   let cause: unknown
   for (;;) {
     signal?.throwIfAborted()
@@ -27,7 +27,7 @@ export async function eventually<T>(
     } catch (error) {
       cause = error
     }
-    if (Date.now() > deadline) {
+    if (performance.now() > deadlineMs) {
       const last = cause instanceof Error ? `; last error: ${cause.message}` : ''
       throw new Error(`not true within ${timeoutMs} ms: ${probe.toString()}${last}`, { cause })
     }

@@ -1,18 +1,20 @@
 import { randomInt } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { createServer, type ListenOptions } from 'node:net'
 
 const PORT_MIN = 10_240
 const PORT_MAX = 65_535
 const PORTS_ENOUGH = 1_000
 const TRIES_MAX = 1_000
+/** Every address; a kernel without IPv6 has no `::`. */
+const ANY = existsSync('/proc/net/if_inet6') ? '::' : '0.0.0.0'
 
 /**
  * A port for a program that cannot be asked which one it took. Where port 0 can be given, give 0.
  *
- * It is free on 127.0.0.1 and `::`, nothing that asks the kernel for any port gets it, and no other process of the tests is given it
+ * It is free on all addresses, nothing that asks the kernel for any port gets it, and no other process of the tests is given it
  * while this one lives: the program may take its time, and may be started again on it.
  */
 export async function freePort(kind: 'tcp' | 'udp' = 'tcp'): Promise<number> {
@@ -39,10 +41,10 @@ function reserve(kind: 'tcp' | 'udp', port: number): Promise<boolean> {
 }
 
 async function isFree(kind: 'tcp' | 'udp', port: number): Promise<boolean> {
-  if (kind === 'tcp') return listens({ port, host: '::' }, 'close')
-  const socket = createSocket({ type: 'udp6' })
+  if (kind === 'tcp') return listens({ port, host: ANY }, 'close')
+  const socket = createSocket({ type: ANY === '::' ? 'udp6' : 'udp4' })
   try {
-    socket.bind(port, '::')
+    socket.bind(port, ANY)
     await once(socket, 'listening')
     return true
   } catch {

@@ -36,6 +36,16 @@ export function cpuMsOf(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) * TICK_MS
 }
 
+/** True when a process has ended, also while it waits for somebody to collect its exit code: not every first process does that. */
+export function hasEnded(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return stat.charAt(stat.lastIndexOf(')') + 2) === 'Z'
+  } catch {
+    return true
+  }
+}
+
 /** Processor time of the machine since it booted, in ticks; `stolen`: what its host gave to other guests while this one had work. */
 export function machineTicks(): { readonly all: number; readonly stolen: number } {
   // proc(5), /proc/stat: user nice system idle iowait irq softirq steal; guest time is in user already.

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { limited } from '#agent/handlers/docker/docker-errors.ts'
 import { timeLimit } from '#shared/time-limit.ts'
 import { collectGarbage } from '#test/collect-garbage.ts'
+import { eventually } from '#test/eventually.ts'
 
 const CALLS = 200
 const LIMIT_MS = 20
@@ -12,10 +13,10 @@ describe('a time limit', () => {
   it('aborts with the error that AbortSignal.timeout has', async () => {
     const signal = timeLimit(1)
     assert.equal(signal.aborted, false)
-    await sleep(20)
+    await eventually(() => signal.aborted)
     assert.ok(signal.reason instanceof DOMException)
     const expected = AbortSignal.timeout(1)
-    await sleep(20)
+    await eventually(() => expected.aborted)
     const { name, message, code } = expected.reason
     assert.deepEqual(
       [signal.reason.name, signal.reason.message, signal.reason.code],
