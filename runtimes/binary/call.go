@@ -160,6 +160,11 @@ func (c *call) discardBody() {
 
 // respond begins the answer, or is the whole of it when last.
 func (c *call) respond(status int, head string, body []byte, last bool) {
+	if status < statusMin || status > statusMax {
+		// An agent ends the connection, and all calls on it, for such.
+		c.fail(kindBadAnswer, fmt.Sprintf("a status of %d; it must be %d to %d", status, statusMin, statusMax))
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {

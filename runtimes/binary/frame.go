@@ -41,6 +41,8 @@ const (
 
 	prefixBytes       = 12
 	payloadBytesMax   = 1114112
+	statusMin         = 200
+	statusMax         = 599
 	headBytesMax      = 65535
 	windowBytes       = 262144
 	frameBodyBytesMax = 1048576

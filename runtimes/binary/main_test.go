@@ -362,6 +362,7 @@ func TestAnswersOfProgramsThatStay(t *testing.T) {
 		{"", 200, "", "", false},
 		{`{"status": 404, "headers": {"X-A": "b"}}`, 404, "x-a\nb", "", false},
 		{`{"error": "no"}`, 0, "", "no", false},
+		{`{"error": ""}`, 0, "", "the program failed and did not say why", false},
 		{`{"status": 99}`, 0, "", "", true},
 		{`{"stauts": 200}`, 0, "", "", true},
 		{`{"headers": {"x y": "b"}}`, 0, "", "", true},

@@ -52,8 +52,8 @@ func (m *meta) line(line string) {
 	if name == "status" {
 		word, _, _ := strings.Cut(value, " ")
 		status, err := strconv.Atoi(word)
-		if err != nil || status < 200 || status > 599 {
-			m.err = fmt.Errorf("the program answered with status %q; it must be 200 to 599", value)
+		if err != nil || status < statusMin || status > statusMax {
+			m.err = fmt.Errorf("the program answered with status %q; it must be %d to %d", value, statusMin, statusMax)
 			return
 		}
 		m.status = status
@@ -99,10 +99,53 @@ func callEnv(r *request) []string {
 		"SHOAL_CONTENT_TYPE="+r.header("content-type"),
 		"SHOAL_META_FD="+strconv.Itoa(metaFd),
 	)
+	first := len(out)
+	var owners []string
+	places := make(map[string]int, len(r.headers)/2)
 	for at := 0; at+1 < len(r.headers); at += 2 {
-		out = append(out, "SHOAL_HEADER_"+envName(r.headers[at])+"="+r.headers[at+1])
+		header, value := r.headers[at], r.headers[at+1]
+		name := envName(header)
+		place, taken := places[name]
+		switch {
+		case !taken:
+			places[name] = len(out)
+			owners = append(owners, header)
+			out = append(out, "SHOAL_HEADER_"+name+"="+value)
+		case owners[place-first] == header:
+			out[place] += separator(header) + value
+		case isUsual(header):
+			// Of x-a and x_a the former counts: no caller gets round a field that the agent, or a proxy before it, has set.
+			owners[place-first] = header
+			out[place] = "SHOAL_HEADER_" + name + "=" + value
+		}
 	}
 	return out
+}
+
+// isUsual: no other usual name has the same variable.
+func isUsual(header string) bool {
+	return strings.Trim(header, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+// folded is header fields by name; those that came more than once are joined.
+func folded(headers []string) map[string]string {
+	out := make(map[string]string, len(headers)/2)
+	for at := 0; at+1 < len(headers); at += 2 {
+		name, value := headers[at], headers[at+1]
+		if before, twice := out[name]; twice {
+			value = before + separator(name) + value
+		}
+		out[name] = value
+	}
+	return out
+}
+
+// separator joins fields of the same name: RFC 9110 section 5.3, of cookies RFC 9113 section 8.2.3.
+func separator(header string) string {
+	if header == "cookie" {
+		return "; "
+	}
+	return ", "
 }
 
 func envName(header string) string {

@@ -45,8 +45,8 @@ type resident struct {
 	endOnce sync.Once
 	// calls that use a place; belongs to `stay`
 	taken int
-	// the wire's id of the only call, where there is one at a time
-	current atomic.Uint32
+	// where there is one call at a time: that one
+	current atomic.Pointer[call]
 
 	mu    sync.Mutex
 	calls map[uint64]*residentCall
@@ -223,6 +223,8 @@ func (r *resident) settle(line answerLine, body []byte) {
 
 // answer answers a call by this program, in which it has a place.
 func (r *resident) answer(c *call, body []byte) {
+	// Its id may be another call's from then on.
+	defer r.current.CompareAndSwap(c, nil)
 	id, result, err := r.send(c, body)
 	if err != nil {
 		kind := byte(kindExited)
@@ -267,7 +269,7 @@ func (r *resident) send(c *call, body []byte) (id uint64, result <-chan resident
 	r.calls[id] = pending
 	r.mu.Unlock()
 	if r.stay.settings.CallsAtOnce == 1 {
-		r.current.Store(c.id)
+		r.current.Store(c)
 	}
 	select {
 	case r.out <- residentMessage{id, append(requestLine(id, c.request, len(body)), body...)}:
@@ -357,7 +359,11 @@ func (r *resident) readErrors() {
 	buffer := make([]byte, readBytes)
 	for {
 		n, err := r.stderr.Read(buffer)
-		r.errors.add(r.current.Load(), buffer[:n], err != nil)
+		var id uint32
+		if c := r.current.Load(); c != nil {
+			id = c.logID()
+		}
+		r.errors.add(id, buffer[:n], err != nil)
 		if err != nil {
 			return
 		}

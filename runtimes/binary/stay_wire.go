@@ -9,16 +9,8 @@ import (
 
 // requestLine is what stands in front of a call's body: the runner's number for it, the body's bytes, and the rest as JSON.
 func requestLine(id uint64, r *request, bytes int) []byte {
-	headers := make(map[string]string, len(r.headers)/2)
-	for at := 0; at+1 < len(r.headers); at += 2 {
-		name, value := r.headers[at], r.headers[at+1]
-		if before, twice := headers[name]; twice {
-			value = before + ", " + value
-		}
-		headers[name] = value
-	}
 	about := marshal(map[string]any{
-		"method": r.method, "path": r.path, "query": r.query, "deadlineMs": r.deadlineMs, "headers": headers,
+		"method": r.method, "path": r.path, "query": r.query, "deadlineMs": r.deadlineMs, "headers": folded(r.headers),
 	})
 	return []byte(fmt.Sprintf("%d %d %s\n", id, bytes, about))
 }
@@ -46,7 +38,7 @@ func parseAnswerLine(line string) (answerLine, error) {
 	return a, fmt.Errorf("the program wrote %q, which is no line `id bytes` (at most %d bytes)", cut(line, 200), stayBodyBytesMax)
 }
 
-// parseAbout reads the JSON of an answer: status and head, or the error's text.
+// parseAbout reads the JSON of an answer: status and head, or the error's text, which is never empty.
 func parseAbout(about string) (status int, head string, failure string, err error) {
 	said := struct {
 		Status  int               `json:"status"`
@@ -61,6 +53,9 @@ func parseAbout(about string) (status int, head string, failure string, err erro
 		}
 	}
 	if said.Error != nil {
+		if *said.Error == "" {
+			return 0, "", "the program failed and did not say why", nil
+		}
 		return 0, "", *said.Error, nil
 	}
 	m := &meta{}

@@ -1,5 +1,6 @@
 """The Python runner's own tests: the shared vectors, and what needs neither an agent nor a socket. Run: python3 -m unittest"""
 
+import io
 import json
 import os
 import random
@@ -11,7 +12,7 @@ from shoal_runner import protocol as p
 from shoal_runner.api import Headers, Request, Response, title_headers
 from shoal_runner.call import CallCancelled
 from shoal_runner.contract import BadAnswer, Contract, count_arguments, parts_of
-from shoal_runner.logs import Logs
+from shoal_runner.logs import Logs, LogStream
 from shoal_runner.threads import Threads, _stream as stream
 
 VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vectors")
@@ -223,6 +224,11 @@ class RequestTest(unittest.TestCase):
         self.assertIsNone(request.headers.get("none"))
         self.assertEqual(request.header_list[1], ("x-one", "b"))
 
+    def test_repeated_cookies_are_one_list_of_cookies(self):
+        lines = ("GET", "", "", "cookie", "a=1", "x-one", "1", "cookie", "b=2", "x-one", "2")
+        self.assertEqual(Request(lines, b"").headers, {"cookie": "a=1; b=2", "x-one": "1, 2"})
+        self.assertEqual(title_headers(lines, 0)["Cookie"], "a=1; b=2")
+
     def test_title_case(self):
         self.assertEqual(title_headers(self.LINES, 3), {"X-One": "a, b", "Content-Type": "application/json", "Content-Length": "3"})
 
@@ -284,7 +290,6 @@ class LogsTest(unittest.TestCase):
             logs.line(0, p.INFO, "kept")
             self.assertEqual([line[-4:] for line in writer.sent], [b"kept"], why)
 
-
     def test_lines_that_wait_are_nobodys_once_their_call_has_ended(self):
         for ends, expected in ((lambda logs: logs.disown(5), [0, 6]), (lambda logs: logs.attach(None), [0, 0])):
             logs, writer = Logs(), SentLines()
@@ -294,6 +299,16 @@ class LogsTest(unittest.TestCase):
             logs.attach(writer)
             self.assertEqual([p.call_id_of(line) for line in writer.sent], expected)
             self.assertTrue(writer.sent[0].endswith(b"own"))
+
+    def test_functions_may_configure_their_output_as_that_of_any_program(self):
+        logs, writer = Logs(), SentLines()
+        logs.attach(writer)
+        stream = LogStream(logs, p.INFO, None)
+        stream.reconfigure(encoding="utf-8", errors="replace", newline="\n", line_buffering=True, write_through=True)
+        self.assertEqual((stream.line_buffering, stream.write_through), (True, False))
+        print("ü", file=stream)
+        print("ä", file=io.TextIOWrapper(stream.detach(), "utf-8"), flush=True)
+        self.assertEqual([line[-2:].decode() for line in writer.sent], ["ü", "ä"])
 
 
 class ParkingThreads(Threads):

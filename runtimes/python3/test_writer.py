@@ -12,9 +12,9 @@ from unittest import mock
 
 from shoal_runner import protocol as p
 from shoal_runner.call import Call
+from shoal_runner.connection import Connection
 from shoal_runner.contract import Contract
 from shoal_runner.logs import LogHandler, Logs, LogStream, _uninterrupted as uninterrupted, current_call
-from shoal_runner.runner import Connection
 from shoal_runner.threads import Threads
 from shoal_runner.writer import Writer
 
@@ -140,7 +140,9 @@ class WriterTest(unittest.TestCase):
         class Struck(LogHandler):
             def acquire(self):
                 super().acquire()
-                threads.cancel(current_call.get())
+                # At its end Python itself takes the locks of handlers.
+                if current_call.get() is not None:
+                    threads.cancel(current_call.get())
 
         logger = logging.Logger("function")
         shielded = mock.patch.object(logging.Logger, "handle", uninterrupted(logging.Logger.handle))

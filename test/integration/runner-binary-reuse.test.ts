@@ -20,6 +20,15 @@ const FUNCTIONS = [
   { name: 'a process per call', fn: { 'fn.sh': PER_CALL } },
   { name: 'a program that stays', fn: { 'fn.sh': STAYS, 'shoal.json': '{"stay": {}}' } },
 ]
+/** Logs when it is told to end, which is after its call and the connection have ended. */
+const LATE = `#!/bin/sh
+echo ready
+read -r id bytes about
+trap 'echo late >&2; exit' TERM
+echo begun >&2
+sleep 1000 &
+wait
+`
 const IDS = 8
 const CALLS = 2_000
 
@@ -55,4 +64,16 @@ describe('runner binary: a call gets the id of another the moment that has ended
       assert.equal(ended, CALLS)
     })
   }
+
+  it("what a program logs for a call of a connection that is gone is nobody else's", async () => {
+    const fn = { 'fn.sh': LATE, 'shoal.json': '{"stay": {}}' }
+    await using scope = await RunnerScope.start({ runtime: 'binary', fn })
+    const first = await scope.ready()
+    const { id } = first.begin()
+    assert.equal((await first.log(({ text }) => text === 'begun')).id, id)
+    first.socket.destroy()
+    const second = await scope.again()
+    assert.equal(second.begin().id, id)
+    assert.equal((await second.log(({ text }) => text === 'late')).id, 0)
+  })
 })

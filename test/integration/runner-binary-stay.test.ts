@@ -26,6 +26,7 @@ while read -r id bytes about; do
     flood) yes x ;;
     giant) echo "$id 99999999"; continue ;;
     fail) echo "$id 0 {\\"error\\": \\"out of cheese\\"}"; continue ;;
+    mute) echo "$id 0 {\\"error\\": \\"\\"}"; continue ;;
     odd) echo "$id 0 {\\"status\\": 99}"; continue ;;
     teapot) printf '%s 5 {"status": 418, "headers": {"x-one": "two"}}\\nshort' "$id"; continue ;;
     pid) body=$$ ;;
@@ -119,6 +120,8 @@ describe('runner binary: programs that stay alive', { timeout: 60_000 }, () => {
     assert.deepEqual([teapot.status, teapot.headers, teapot.text], [418, ['x-one', 'two'], 'short'])
     const failed = await session.call({ body: 'fail' })
     assert.deepEqual(failed.error, { kind: 0, text: 'out of cheese' })
+    const mute = await session.call({ body: 'mute' })
+    assert.deepEqual(mute.error, { kind: 0, text: 'the program failed and did not say why' })
     assert.equal((await session.call({ body: 'odd' })).error?.kind, 2)
     assert.equal((await session.call({ body: 'pid' })).text, first.text, 'the same program still')
   })

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { constants } from 'node:os'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually } from '#test/eventually.ts'
@@ -7,6 +8,37 @@ import { checkAnswers, type Files } from '#test/runner-rows.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
 
 const py = (text: string): Files => ({ 'fn.py': text })
+
+/** Its child prints and logs to a file, and says by how much that made it grow. */
+const PRINTING_CHILD = `import json, logging, os, signal, tempfile, time
+
+def memory():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def fn(input):
+    print("of the parent", end="")
+    reading, writing = os.pipe()
+    file = tempfile.TemporaryFile()
+    child = os.fork()
+    if child == 0:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        before = memory()
+        for _ in range(100_000):
+            print("x" * 100)
+        logging.getLogger("child").warning("the end")
+        os.write(writing, b"%d" % (memory() - before))
+        time.sleep(5)
+        os._exit(0)
+    grown = int(os.read(reading, 20))
+    os.kill(child, signal.SIGTERM)
+    status = os.waitpid(child, 0)[1]
+    file.seek(0)
+    lines = file.read().decode().splitlines() or [""]
+    seen = {"lines": len(lines), "first": lines[0], "last": lines[-1], "signal": os.WTERMSIG(status)}
+    return json.dumps({"grown": grown, **seen})
+`
 
 describe('python3: contracts', { timeout: 60_000 }, () => {
   checkAnswers('python3', [
@@ -71,6 +103,20 @@ describe('python3: contracts', { timeout: 60_000 }, () => {
       text: 'depfar',
     },
     {
+      name: 'output may be configured as that of any program',
+      files: py(
+        'import sys\nsys.stdout.reconfigure(line_buffering=True)\ndef fn(input):\n  return "ok"',
+      ),
+      text: 'ok',
+    },
+    {
+      name: 'a pool of processes that print',
+      files: py(
+        'from multiprocessing import Pool\ndef twice(number):\n  print(number)\n  return 2 * number\ndef fn(input):\n  with Pool(2) as pool:\n    return pool.map(twice, [1, 2, 3])',
+      ),
+      text: '[2, 4, 6]',
+    },
+    {
       name: 'sys.exit fails the call, the process stays',
       files: py('import sys\ndef fn(input):\n  sys.exit(3)'),
       error: /SystemExit: 3/,
@@ -109,6 +155,24 @@ describe('python3: contracts', { timeout: 60_000 }, () => {
     })
     const session = await scope.ready()
     for (let round = 0; round < 3; round += 1) assert.equal((await session.call()).text, 'parent')
+  })
+
+  it('what a child prints goes to the output of the container, and the child can be told to end', async () => {
+    await using scope = await RunnerScope.start({ runtime: 'python3', fn: py(PRINTING_CHILD) })
+    const session = await scope.ready()
+    const call = session.begin()
+    const { grown, ...seen } = JSON.parse((await call.answer()).text)
+    assert.deepEqual(seen, {
+      lines: 100_001,
+      first: 'x'.repeat(100),
+      last: 'the end',
+      signal: constants.signals.SIGTERM,
+    })
+    assert.ok(grown < 4 * 1024 * 1024, `the child has grown by ${grown} bytes`)
+    assert.deepEqual(
+      session.logs.map(({ id, text }) => [id, text]),
+      [[call.id, 'of the parent']],
+    )
   })
 })
 
@@ -178,6 +242,39 @@ const LETS_GO: Readonly<Record<string, Files>> = {
   ),
 }
 
+/** Its cleaning up takes the descriptor of the connection that has just been lost, and waits for what comes by it. */
+const LISTENS_LATE = `import asyncio, socket
+kept, seen = [], []
+
+async def fn(input):
+    if input is None:
+        return "".join(seen)
+    try:
+        print("begun\\n", end="")
+        await asyncio.sleep(60)
+    finally:
+        near, far = socket.socketpair()
+        kept.extend((near, far))
+        asyncio.get_running_loop().add_reader(near, lambda: seen.append(near.recv(9).decode()))
+        far.send(b"heard")
+`
+
+/** No number below 1,024 is free for the next connection. */
+const MANY_FILES = `import asyncio, os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+open_one = lambda: os.open("/dev/null", os.O_RDONLY)
+files = [open_one() for _ in range(1_100)]
+
+async def fn(input):
+    if input is None:
+        return "ok"
+    try:
+        print("begun\\n", end="")
+        await asyncio.sleep(60)
+    finally:
+        files.append(open_one())
+`
+
 /** Waits for so many lines; what calls that go on have logged leaves with the next answer, here that to a ping. */
 async function lines(session: RunnerSession, line: string, count: number): Promise<void> {
   await eventually(async () => {
@@ -219,5 +316,25 @@ describe('python3: calls whose connection is lost', { timeout: 60_000 }, () => {
       session = await scope.again()
       assert.equal((await session.call()).text, 'ok')
     }
+  })
+
+  it('a descriptor that the connection had and the function has now stays its own', async () => {
+    await using scope = await RunnerScope.start({ runtime: 'python3', fn: py(LISTENS_LATE) })
+    const first = await scope.ready()
+    first.begin({ body: 'wait' })
+    await lines(first, 'begun', 1)
+    first.socket.destroy()
+    const second = await scope.again()
+    await eventually(async () => (await second.call()).text === 'heard')
+  })
+
+  it('a function with more than 1,024 open files finds the agent again', async () => {
+    await using scope = await RunnerScope.start({ runtime: 'python3', fn: py(MANY_FILES) })
+    const first = await scope.ready()
+    first.begin({ body: 'wait' })
+    await lines(first, 'begun', 1)
+    first.socket.destroy()
+    const second = await scope.again()
+    assert.equal((await second.call()).text, 'ok')
   })
 })

@@ -10,7 +10,7 @@ _TITLES = {}
 
 
 class Headers(dict):
-    """Header fields by lower-case name; `get` and `[]` take a name in any case. Repeated fields are joined by a comma."""
+    """Header fields by lower-case name; `get` and `[]` take a name in any case. Repeated fields are joined, see `fold`."""
 
     def __getitem__(self, name):
         return super().__getitem__(name.lower())
@@ -158,12 +158,14 @@ def field(lines, name):
 
 
 def fold(lines):
-    """Header fields as a dict, repeated ones joined."""
+    """Header fields as a dict, repeated ones joined by a comma; cookies by a semicolon, RFC 9113 section 8.2.3."""
     headers = {}
     for at in range(3, len(lines), 2):
-        name = lines[at]
+        name, value = lines[at], lines[at + 1]
         before = headers.get(name)
-        headers[name] = lines[at + 1] if before is None else f"{before}, {lines[at + 1]}"
+        if before is not None:
+            value = f"{before}; {value}" if name == "cookie" else f"{before}, {value}"
+        headers[name] = value
     return headers
 
 

@@ -80,6 +80,12 @@ class Logs:
                 if call_id is None or p.call_id_of(data) == call_id:
                     self._kept[at] = p.with_call_id(data, 0)
 
+    def print_lines(self, out, err):
+        """Lines go to these streams from now on."""
+        self._writer = None
+        self._kept.clear()
+        self.line = lambda _call_id, level, text: (out if level == p.INFO else err).write(f"{text}\n")
+
     def _keep(self, data):
         with self._lock:
             self._kept.append(data)
@@ -100,6 +106,8 @@ class LogStream(io.TextIOBase):
 
     encoding = "utf-8"
     errors = "replace"
+    line_buffering = True
+    write_through = False
 
     def __init__(self, logs, level, original):
         super().__init__()
@@ -121,6 +129,12 @@ class LogStream(io.TextIOBase):
 
     def fileno(self):
         return self._original.fileno()
+
+    def reconfigure(self, *, encoding=None, errors=None, newline=None, line_buffering=None, write_through=None):
+        """As a TextIOWrapper has it, for functions that call it; lines are sent as before."""
+
+    def detach(self):
+        return self.buffer
 
     def write(self, text):
         if not isinstance(text, str):
@@ -150,6 +164,9 @@ class LogStream(io.TextIOBase):
         rest, self._partial = self._partial, ""
         if rest:
             self._logs.line(0, self._level, rest)
+
+    def drop_partial(self):
+        self._partial = ""
 
 
 class _LogBuffer(io.RawIOBase):
@@ -193,6 +210,23 @@ def capture_output(logs):
     logging.lastResort = LogHandler(logs, logging.WARNING)
     logging.Logger.handle = _uninterrupted(logging.Logger.handle)
     return out, err
+
+
+def release_output(logs, streams):
+    """In a process that the function has forked: what it prints and logs goes where the output of other programs goes."""
+    # Line by line: such a process may end without flushing.
+    out, err = (open(fd, "w", 1, "utf-8", "replace", closefd=False) for fd in (1, 2))
+    logs.print_lines(out, err)
+    call = current_call.get()
+    if call is not None:
+        # The parent's to finish.
+        call.partial = None
+    for stream in streams:
+        stream.drop_partial()
+    if sys.stdout is streams[0]:
+        sys.stdout = out
+    if sys.stderr is streams[1]:
+        sys.stderr = err
 
 
 def _uninterrupted(handle):

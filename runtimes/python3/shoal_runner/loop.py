@@ -5,11 +5,34 @@ task and no turn of the loop. Before a task begins a call it wakes another for w
 """
 
 import asyncio
+import contextvars
+import threading
+import types
 from collections import deque
 
 from . import protocol as p
 from .contract import BadAnswer, chunk_bytes, error_text, parts_of
 from .logs import current_call
+
+_ENDED = object()
+
+
+@types.coroutine
+def _in_context(context, coroutine):
+    """Runs a coroutine in a context of its own, by the task that awaits this."""
+    steps = coroutine.__await__()
+    # Most end in their first step, and the exception by which `send` says so costs more than the rest of this.
+    awaited = context.run(next, steps, _ENDED)
+    while awaited is not _ENDED:
+        try:
+            yield awaited
+        except BaseException as error:
+            try:
+                awaited = context.run(steps.throw, error)
+            except StopIteration:
+                return
+        else:
+            awaited = context.run(next, steps, _ENDED)
 
 
 class Loop:
@@ -17,6 +40,9 @@ class Loop:
         self._contract = contract
         self._forked = forked
         self._loop = None
+        self._thread = None
+        # What the function set as it was loaded. Each call gets a copy: what one sets is not the next one's.
+        self._context = contextvars.copy_context()
         self._scheduled = False
         self._writer = None
         self._pending = deque()
@@ -31,6 +57,7 @@ class Loop:
 
     async def _main(self, serve):
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         await serve(self)
 
     def attach(self, connection):
@@ -38,9 +65,14 @@ class Loop:
 
     def flush_soon(self):
         """Writes at the end of the loop's turn."""
-        if not self._scheduled:
-            self._scheduled = True
+        if self._scheduled:
+            return
+        self._scheduled = True
+        if threading.get_ident() == self._thread:
             self._loop.call_soon(self._flush)
+        else:
+            # What a thread of the function logs: the loop may be asleep.
+            self._loop.call_soon_threadsafe(self._flush)
 
     def _flush(self):
         self._scheduled = False
@@ -72,12 +104,11 @@ class Loop:
                 if pending:
                     self._wake()
                 call.task = task
-                await self._call(call)
+                await _in_context(self._context.copy(), self._call(call))
                 call.task = None
                 if call.cancelled and hasattr(task, "uncancel"):
                     while task.cancelling():
                         task.uncancel()
-            current_call.set(None)
             wake = self._loop.create_future()
             self._idle.append(wake)
             await wake

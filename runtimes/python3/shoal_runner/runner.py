@@ -7,20 +7,21 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 import types
+from _thread import start_new_thread
 
 from . import VERSION, api
 from . import protocol as p
 from .call import Call
+from .connection import Connection
 from .contract import error_text
-from .forked import Forked
+from .forked import STOP_SIGNALS, Forked
 from .load import load
 from .logs import Logs, adopt_handlers, capture_output
 from .loop import Loop
 from .threads import Threads
-from .writer import Writer
+from .writer import wait_for
 
 # Tries to connect come in this share of the time that the agent has been away: one that was restarted serves again at once.
 RECONNECT_SHARE = 0.02
@@ -28,28 +29,6 @@ RECONNECT_S_MIN = 0.02
 RECONNECT_S_MAX = 0.2
 EXIT_REFUSED = 69
 FLUSH_S = 1.0
-
-
-class Connection:
-    """What calls need of the connection they came by."""
-
-    __slots__ = ("calls", "ended", "lock", "logs", "payload_bytes_max", "sock", "window_bytes", "writer")
-
-    def __init__(self, sock, logs, on_ended):
-        self.sock = sock
-        self.writer = Writer(sock)
-        self.logs = logs
-        self.lock = threading.Lock()
-        self.calls = {}
-        self.window_bytes = p.WINDOW_BYTES
-        self.payload_bytes_max = p.PAYLOAD_BYTES_MAX
-        self.ended = on_ended
-
-    def free(self, call):
-        """Before a call's last frame is sent: the agent may use its id again as soon as it has that."""
-        if self.calls.get(call.id) is call:
-            del self.calls[call.id]
-            self.logs.disown(call.id)
 
 
 class Runner:
@@ -71,8 +50,8 @@ class Runner:
         self._decoder = None
         self._engine = None
         self._loop_wake = None
-        self._forked = Forked(self)
         self._streams = capture_output(self.logs)
+        self._forked = Forked(self, self._streams)
 
     # --- life ---
 
@@ -136,10 +115,8 @@ class Runner:
                     gone.set()
 
             loop.add_reader(connection.sock, readable)
-            file = connection.sock.fileno()
             readable()
             await gone.wait()
-            loop.remove_reader(file)
 
     # --- connection ---
 
@@ -181,7 +158,7 @@ class Runner:
         connection.writer.append(p.message(p.HELLO, hello))
         connection.writer.flush()
         self.connection = connection
-        if not select.select((sock,), (), (), p.GREETING_S)[0]:
+        if not wait_for(sock, select.POLLIN, p.GREETING_S):
             self._lost(f"the agent sent no WELCOME within {p.GREETING_S:.0f} s")
 
     def _read(self, connection):
@@ -226,6 +203,7 @@ class Runner:
                 self._engine.cancel(call)
             call.lose()
         connection.calls.clear()
+        connection.open.clear()
         if why is not None and self._welcomed:
             sys.__stderr__.write(f"shoal runner: connection closed: {why}\n")
             sys.__stderr__.flush()
@@ -252,6 +230,7 @@ class Runner:
             return
         call = Call(call_id, deadline_ms, head, body, connection)
         calls[call_id] = call
+        connection.open.add(call)
         if flags & p.END:
             self._engine.submit(call)
         else:
@@ -341,11 +320,9 @@ class Runner:
             self._engine.cancel(call)
 
     def _call_ended(self, call):
-        calls = call.connection.calls
-        if calls.get(call.id) is call:
-            del calls[call.id]
-        if self._draining and not calls:
-            self._exit(0)
+        call.connection.open.discard(call)
+        if self._draining:
+            self.shutdown()
 
     def _say_ready(self):
         connection = self.connection
@@ -363,8 +340,15 @@ class Runner:
         """Finishes the calls in flight, then exits 0."""
         self._draining = True
         connection = self.connection
-        if connection is None or not connection.calls:
+        if connection is None or not connection.open:
             self._exit(0)
+
+    def on_signal(self, *_):
+        """Shuts down in a thread: the one that the signal interrupts may be writing an answer, or hold a lock that is needed."""
+        try:
+            start_new_thread(self.shutdown, ())
+        except RuntimeError:
+            self.shutdown()
 
     def _end_partials(self):
         for stream in self._streams:
@@ -393,6 +377,6 @@ def main(arguments):
         setattr(module, name, getattr(api, name))
     sys.modules["shoal"] = module
     runner = Runner(os.environ.get("SHOAL_SOCKET", "/shoal/s"), os.environ.get("SHOAL_HANDLER", ""))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: runner.shutdown())
+    for number in STOP_SIGNALS:
+        signal.signal(number, runner.on_signal)
     runner.main()

@@ -3,11 +3,13 @@
 The thread that reads the connection (the leader) calls the function itself: no hand-over, which is what costs in Python. A
 monitor looks every 5 ms whether the leader is still in the call it was in the last time. Then the monitor takes the lead, the old
 leader finishes its call as a worker, and calls go to worker threads, at most one per call in flight; one that is at a call of a
-lost connection does not count. When calls have been quick for a while, the leader calls the function itself again.
+lost connection does not count. When calls have been quick for a while, the leader calls the function itself again. A leader that
+there is no need of as a worker ends.
 
 Where no more threads can be started (the handler's limit of processes) calls wait for the workers that there are.
 """
 
+import contextvars
 import ctypes
 import os
 import queue
@@ -65,6 +67,8 @@ class Threads:
         self._with_workers = 0
         self._orphans = 0
         self._lock = threading.Lock()
+        # What the function set as it was loaded. Each call gets a copy: what one sets is not the next one's.
+        self._context = contextvars.copy_context()
         self._monitor_wake = threading.Event()
         self._monitor_parked = False
         self._monitor = False
@@ -73,7 +77,7 @@ class Threads:
     # --- leading ---
 
     def run(self):
-        """Leads in this thread; works on when another one has taken the lead. Does not return."""
+        """Leads in this thread; works on when another one has taken the lead. Does not return: the process ends with its thread."""
         self._inline = self._start_monitor()
         self._lead()
         with self._lock:
@@ -105,6 +109,7 @@ class Threads:
         pending = self._pending
         baton = self._baton
         ident = threading.get_ident()
+        new_context = self._context.copy
         started = time.perf_counter()
         count = 0
         connection = None
@@ -117,7 +122,7 @@ class Threads:
             if self._monitor_parked:
                 self._monitor_wake.set()
             try:
-                self._call(call, ident)
+                new_context().run(self._call, call, ident)
             except CallCancelled:
                 # Meant for a function that had just returned; nobody else may have answered for it.
                 call.fail(p.KIND_CANCELLED, "cancelled")
@@ -185,13 +190,21 @@ class Threads:
             with self._lock:
                 self._workers -= 1
 
+    def _becomes_worker(self):
+        """True: the thread that has lost the lead is to work on. More than calls need would be one more with each slow call."""
+        with self._lock:
+            needed = self._workers < max(1, self._orphans + min(self._size, self._with_workers))
+            self._workers += needed
+            return needed
+
     def _work(self):
         ident = threading.get_ident()
+        new_context = self._context.copy
         while True:
             call = self._jobs.get()
             started = time.perf_counter()
             try:
-                self._call(call, ident)
+                new_context().run(self._call, call, ident)
             except CallCancelled:
                 # Meant for a function that had just returned; nobody else may have answered for it.
                 call.fail(p.KIND_CANCELLED, "cancelled")
@@ -232,9 +245,9 @@ class Threads:
             self._monitor = False
             self._lead()
             # Another monitor has taken over from this one.
-            with self._lock:
-                self._workers += 1
-            self._work()
+            if self._becomes_worker():
+                self._work()
+            return
         self._monitor = False
 
     def _park(self, count):

@@ -2,6 +2,7 @@
 
 import select
 import threading
+import time
 from collections import deque
 from socket import MSG_DONTWAIT, SO_SNDBUF, SOL_SOCKET
 
@@ -22,6 +23,13 @@ def rest_of(buffers, sent):
             return [memoryview(buffer)[sent:], *buffers[at + 1 :]]
         sent -= len(buffer)
     return []
+
+
+def wait_for(sock, event, timeout_s):
+    """Waits for an event of `select.poll`; False: it has not come. `select.select` takes no descriptor from 1,024 on."""
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 class Writer:
@@ -135,7 +143,8 @@ class Writer:
                         self._tail = self._take()
                     self._send_tail()
                 self.congested = False
-        except OSError:
+        except (OSError, ValueError):
+            # The latter when the reader has closed the socket.
             self.closed = True
             return
         self.on_clear()
@@ -146,7 +155,7 @@ class Writer:
             try:
                 self._tail = rest_of(self._tail, self._sock.sendmsg(self._tail, (), MSG_DONTWAIT))
             except BlockingIOError:
-                select.select((), (self._sock,), (), 1.0)
+                wait_for(self._sock, select.POLLOUT, 1.0)
             if self.closed:
                 raise OSError("closed")
 
@@ -156,10 +165,10 @@ class Writer:
 
     def finish(self, timeout_s):
         """Waits until all is written, at most so long."""
-        self.flush()
-        deadline = threading.Event()
-        waited = 0.0
-        while (self._out or self.congested) and not self.closed and waited < timeout_s:
-            deadline.wait(0.01)
-            waited += 0.01
+        until = time.monotonic() + timeout_s
+        while not self.closed and time.monotonic() < until:
             self.flush()
+            # In this order: a thread that holds the lock may have taken what it has not written yet, and may leave a rest.
+            if not (self._out or self._lock.locked() or self.congested):
+                return
+            time.sleep(0.001)
