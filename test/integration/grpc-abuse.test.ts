@@ -21,6 +21,7 @@ import {
   SETTINGS,
   SLOW,
   statusOf,
+  WINDOW,
 } from '#test/grpc-frames.ts'
 import { grpcFrame, http2Call, http2Client, INVOKE, invokeMessage } from '#test/grpc-http2.ts'
 import { grpcProxyScope } from '#test/grpc-proxy-scope.ts'
@@ -34,7 +35,10 @@ function many(count: number, frames: (n: number) => Frame[]): Frame[] {
 }
 
 test('floods end the connection: PING, SETTINGS, empty DATA, resets, headers without end', async () => {
-  await using scope = await grpcProxyScope()
+  // Counts begin anew with each look: on a busy machine one could come in the middle of a flood.
+  const rareMs = 600_000
+  const server = { keepaliveTimeoutMs: rareMs, stalledMs: rareMs, receiveMs: rareMs }
+  await using scope = await grpcProxyScope({ server })
   const { port } = scope.proxy
   const rows: [string, Frame[]][] = [
     ['PING', many(2_000, () => [[PING, 0, 0, Buffer.alloc(8)]])],
@@ -48,6 +52,14 @@ test('floods end the connection: PING, SETTINGS, empty DATA, resets, headers wit
         [HEADERS, 4, n * 2 + 1, BLOCK],
         [RST, 0, n * 2 + 1, u32(8)],
       ]),
+    ],
+    [
+      'resets by the server, for an empty window',
+      many(4_000, (n) => [...request(n * 2 + 1, SLOW), [WINDOW, 0, n * 2 + 1, u32(0)]]),
+    ],
+    [
+      'resets by the server, for DATA behind the end',
+      many(4_000, (n) => [...request(n * 2 + 1, SLOW), [DATA, 0, n * 2 + 1, ECHO]]),
     ],
     ['empty CONTINUATION', [[HEADERS, 0, 1], ...many(2_000, () => [[CONTINUATION, 0, 1]])]],
     [

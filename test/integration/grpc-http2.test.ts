@@ -246,6 +246,24 @@ test('a caller that takes no answers is read no further, and stopped when it sen
   assert.equal(answers.length, 201 * bytesEach)
 })
 
+test('a stream that the server has ended is granted nothing more', async () => {
+  await using scope = await grpcProxyScope()
+  using raw = await RawH2.greet(scope.proxy.port)
+  // Half of the stream's window: the last piece would renew it, but holds the second message, which ends the call.
+  const second = grpcFrame(Buffer.alloc(100))
+  const first = grpcFrame(Buffer.alloc(128 * 1024 - 5 - second.length))
+  const both = Buffer.concat([first, second])
+  raw.send([HEADERS, END_HEADERS, 1, BLOCK])
+  for (let at = 0; at < both.length; at += 16_384) {
+    raw.send([DATA, 0, 1, both.subarray(at, at + 16_384)])
+  }
+  raw.send([PING, 0, 0, Buffer.alloc(8)])
+  assert.equal(await statusOf(raw, 1), '12')
+  assert.equal(await raw.reset(1), 0)
+  await raw.next(({ type }) => type === PING)
+  assert.ok(!raw.frames.some(({ type, id }) => type === WINDOW && id === 1))
+})
+
 test('more calls at once than agreed are refused one by one', async () => {
   await using scope = await grpcProxyScope({ streamsPerConnectionMax: 2 })
   using raw = await RawH2.greet(scope.proxy.port)

@@ -41,7 +41,10 @@ async function* batches(port: number): AsyncGenerator<void> {
       const before = socket.bytesRead
       socket.write(requests(1 + number * 2 * AT_ONCE))
       if (number < 2) {
-        await sleep(200)
+        for (let seen = -1; socket.bytesRead === before || socket.bytesRead !== seen;) {
+          seen = socket.bytesRead
+          await sleep(200)
+        }
         batchBytes = socket.bytesRead - before
       }
       while (socket.bytesRead - before < batchBytes) await once(socket, 'data')

@@ -98,7 +98,8 @@ export class RawH2 implements Disposable {
       if (frame !== undefined) return frame
       const leftMs = deadline - Date.now()
       if (this.ended || leftMs <= 0) {
-        const seen = this.frames.map(({ type, flags, id }) => `${type}/${flags}/${id}`).join(' ')
+        const last = this.frames.slice(-50)
+        const seen = last.map(({ type, flags, id }) => `${type}/${flags}/${id}`).join(' ')
         throw new Error(`${String(matches)}: ${this.ended ? 'ended' : 'silent'} after ${seen}`)
       }
       await new Promise<void>((resolve) => {

@@ -1,16 +1,13 @@
-import type { Body, HeaderList, Invocation, Result } from '#agent/invoke/index.ts'
+import type { Readable } from 'node:stream'
+import type { HeaderList, Invocation, Result } from '#agent/invoke/index.ts'
+import { room } from '#agent/sockets/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { collectBody } from '../body.ts'
 import { guessContentType, guessStreamContentType, OCTETS } from '../content-type.ts'
 import { requestIdOf } from '../request-id.ts'
 import { bodyTooLarge, type CallContext, deadlineMsOf, startCall } from './call.ts'
 import { checkFields, fieldOf, metadataOfHeaders } from './fields.ts'
-import {
-  answerFrame,
-  type InvokeAnswer,
-  type InvokeCall,
-  readInvokeRequest,
-} from './messages/index.ts'
+import { answerFrame, type InvokeCall, readInvokeRequest } from './messages/index.ts'
 import { type Method, type ServerCall, statusOf } from './server/index.ts'
 
 /** Chunks of an answer are at most this large: clients refuse messages above 4 MiB by default. */
@@ -41,32 +38,50 @@ function answerWhole(context: CallContext, call: ServerCall, result: Result): Pr
   return Buffer.isBuffer(payload) ? send(payload) : payload.then(send)
 }
 
-async function answerStream(call: ServerCall, result: Result): Promise<void> {
-  let head: ReturnType<typeof headOf> | undefined = headOf(result)
-  for await (const chunk of chunksOf(result.body)) {
-    let answer: InvokeAnswer | undefined
-    if (head !== undefined) {
-      const contentType = head.contentType ?? guessStreamContentType(chunk)
-      answer = { ...head, contentType }
-      head = undefined
-    }
-    if (!call.send(answerFrame(chunk, answer))) await call.untilDrained()
-    if (call.reason !== undefined) throw call.reason
-  }
+function answerStream(call: ServerCall, result: Result): Promise<void> | void {
+  const { body } = result
+  const send = chunkSender(call, headOf(result))
+  if (!Buffer.isBuffer(body)) return answerPieces(call, body, send)
+  // All of it is there: what waits for the caller counts, what waited here would not.
+  if (body.length === 0) send(body)
+  for (const chunk of chunksOf(body)) send(chunk)
   call.finish()
 }
 
-// At least one chunk, perhaps an empty one: it carries the status. Leaving the loop early destroys the stream.
-async function* chunksOf(body: Body): AsyncGenerator<Buffer> {
+async function answerPieces(call: ServerCall, body: Readable, send: SendChunk): Promise<void> {
+  const pieces: AsyncIterable<Buffer> = body
   let some = false
-  const pieces: AsyncIterable<Buffer> | Buffer[] = Buffer.isBuffer(body) ? [body] : body
+  // Leaving the loop early destroys the stream.
   for await (const piece of pieces) {
-    for (let at = 0; at < piece.length; at += CHUNK_BYTES_MAX) {
+    for (const chunk of chunksOf(piece)) {
       some = true
-      yield piece.subarray(at, at + CHUNK_BYTES_MAX)
+      if (!send(chunk)) await call.untilDrained(room.windowBytes)
+      if (call.reason !== undefined) throw call.reason
     }
   }
-  if (!some) yield Buffer.alloc(0)
+  // At least one chunk, perhaps an empty one: it carries the status.
+  if (!some) send(Buffer.alloc(0))
+  call.finish()
+}
+
+/** False: wait before the next. */
+type SendChunk = (chunk: Buffer) => boolean
+
+/** Sends the chunks of an answer, the first of them with its head. */
+function chunkSender(call: ServerCall, head: ReturnType<typeof headOf>): SendChunk {
+  let first = true
+  return (chunk) => {
+    if (!first) return call.send(answerFrame(chunk, undefined))
+    first = false
+    const contentType = head.contentType ?? guessStreamContentType(chunk)
+    return call.send(answerFrame(chunk, { ...head, contentType }))
+  }
+}
+
+function* chunksOf(bytes: Buffer): Generator<Buffer> {
+  for (let at = 0; at < bytes.length; at += CHUNK_BYTES_MAX) {
+    yield bytes.subarray(at, at + CHUNK_BYTES_MAX)
+  }
 }
 
 function headOf({ status, headers, body }: Result) {

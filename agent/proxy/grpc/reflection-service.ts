@@ -22,6 +22,8 @@ import {
 } from './server/index.ts'
 
 const CALLS_MAX = 256
+/** A question is a name. */
+const QUESTION_BYTES_MAX = 4 * 1024
 
 class NotFound extends Error {}
 
@@ -42,7 +44,10 @@ export class ReflectionService {
   }
 
   get methods(): Readonly<Record<string, Method>> {
-    return { serverReflectionInfo: { kind: 'stream', open: (call) => this.#serve(call) } }
+    const open = (call: ServerCall) => this.#serve(call)
+    return {
+      serverReflectionInfo: { kind: 'stream', messageBytesMax: QUESTION_BYTES_MAX, open },
+    }
   }
 
   /** Ends all calls, so that they do not hold up the shutdown. */

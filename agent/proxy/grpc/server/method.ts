@@ -8,8 +8,10 @@ export type Method =
       handle(call: ServerCall, message: Buffer): void
     }
   | {
-      /** The request is any number of messages. */
+      /** The request is any number of messages, and no time is too long for it. */
       readonly kind: 'stream'
+      /** Of each: one may stay unfinished for as long as its caller likes. */
+      readonly messageBytesMax: number
       open(call: ServerCall): MessageConsumer
     }
 

@@ -53,6 +53,7 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   readonly #host: CallHost
   readonly #stream: CallStream
   readonly #method: Method
+  readonly #limits: MessageLimits
   readonly #reader: MessageReader
   readonly #consumer: MessageConsumer | undefined
   #state: 'receiving' | 'running' | 'over' = 'receiving'
@@ -63,6 +64,8 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   /** Which of them is next. */
   #behindAt = 0
   #heldBytes = 0
+  /** Drops the message that waits to be unpacked. */
+  #drop: (() => void) | undefined
   #listener: CallerListener | undefined
   #timer: NodeJS.Timeout | undefined
   #drained: (() => void) | undefined
@@ -72,7 +75,8 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     this.#stream = stream
     this.head = head
     this.#method = method
-    this.#reader = new MessageReader(this, host)
+    this.#limits = limitsOf(host, method)
+    this.#reader = new MessageReader(this, this.#limits)
     this.timeoutMs = head.timeout === undefined ? undefined : timeoutMsOf(head.timeout)
     host.calls.add(this)
     if (head.timeout !== undefined) this.#limit(head.timeout)
@@ -105,32 +109,37 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   answer(frame: Buffer): void {
     if (this.isOver) return
     this.#giveBack()
-    if (frame.length > HELD_BYTES_MIN) {
-      const { budget } = this.#host
-      const over = budget.bytes + frame.length - budget.bytesMax
-      if (over > FRAME_BYTES_OVER) return this.fail(MESSAGES.unsent)
-      budget.force(frame.length)
-      this.#heldBytes += frame.length
-    }
     this.#end()
-    this.#stream.answer(frame)
+    if (!this.#stream.answer(frame)) this.#stream.refuse(trailersOnly(MESSAGES.unsent))
   }
 
-  /** Sends one of several messages; false: wait for `drained` before the next. */
+  /**
+   * Sends one of several messages; false: wait for `untilDrained` before the next. When the caller does not take them and there is no
+   * memory left for those that wait, the call is over.
+   */
   send(frame: Buffer): boolean {
     if (this.isOver) return true
     if (!this.#answering) {
       this.#answering = true
       this.#stream.open()
     }
-    return this.#stream.write(frame)
+    const written = this.#stream.write(frame)
+    if (written === 'refused') this.cancel(new Fault('FUNCTION_OUTPUT_TOO_LARGE', NO_ROOM))
+    return written !== 'full'
   }
 
-  /** Resolves when there is room again after a `send` that said false; rejects with the fault when the call is over first. */
-  async untilDrained(): Promise<void> {
+  /**
+   * Resolves when there is room again after a `send` that said false; rejects with the fault when the call is over first.
+   *
+   * @param heldBytes - What the source of the messages may hold meanwhile: it counts.
+   */
+  async untilDrained(heldBytes = 0): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#drained = resolve
+    const { budget } = this.#host
+    budget.force(heldBytes)
     if (!this.isOver) await promise
+    budget.give(heldBytes)
     if (this.reason !== undefined) throw this.reason
   }
 
@@ -206,13 +215,21 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
   }
 
   #inflate(bytes: Buffer): void {
+    const { inflater, budget } = this.#host
+    const { busy } = inflater
+    const small = bytes.length <= HELD_BYTES_MIN
+    const overBytes = budget.bytes + bytes.length - budget.bytesMax
+    if (busy && overBytes > HELD_BYTES_MIN) throw new StatusError(MESSAGES.full)
     this.pause()
-    const { inflater, messageBytesMax, budget } = this.#host
-    // It may wait for its turn longer than its call lasts.
+    // Being unpacked, it may outlive its call.
     budget.force(bytes.length)
-    inflater.inflate(this.head.encoding, bytes, messageBytesMax, (result) => {
+    // A small one would hold on to all that was read with it.
+    const kept = busy && small ? Buffer.from(bytes) : bytes
+    const { messageBytesMax } = this.#limits
+    this.#drop = inflater.inflate(this.head.encoding, kept, messageBytesMax, (result) => {
+      this.#drop = undefined
       budget.give(bytes.length)
-      if (this.isOver) return
+      if (result === undefined || this.isOver) return
       if (!Buffer.isBuffer(result)) return this.fail(result)
       this.#guard(() => this.#goOn(result))
     })
@@ -292,6 +309,7 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
     this.#state = 'over'
     this.#host.calls.delete(this)
     this.#reader.close()
+    this.#drop?.()
     clearTimeout(this.#timer)
     this.onOver?.()
   }
@@ -317,8 +335,6 @@ export class ServerCall implements CallStreamListener, MessageSink, CallerSignal
 const BEHIND_BYTES = 256
 /** Messages up to this are counted only until their request has come: most are on their way at once. */
 const HELD_BYTES_MIN = 16 * 1024
-/** An answer that had room while it was gathered has it with its head and prefix as well. */
-const FRAME_BYTES_OVER = 16 * 1024
 
 const OK: Status = { code: 0, message: '' }
 
@@ -334,6 +350,11 @@ const MESSAGES = {
   // The function has run: nobody should try again without a thought.
   unsent: { code: STATUS.resourceExhausted, message: NO_ROOM },
 } as const satisfies Record<string, Status>
+
+function limitsOf(host: CallHost, method: Method): MessageLimits {
+  if (method.kind === 'message') return host
+  return { budget: host.budget, messageBytesMax: method.messageBytesMax }
+}
 
 /** The header of an answer that has no message. */
 export function trailersOnly(status: Status): string[] {

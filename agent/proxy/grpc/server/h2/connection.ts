@@ -66,7 +66,7 @@ export class Connection implements FrameSink, StreamHost {
     this.budget = host.budget
     this.#reader = new FrameReader(this)
     this.#streams = new StreamTable(limits.streamsMax)
-    this.#headers = new HeaderCollector(limits.headerBytesMax)
+    this.#headers = new HeaderCollector(limits.headerBytesMax, host.budget)
     this.#patience = new Patience(limits.keepaliveMs, limits.keepaliveTimeoutMs)
     socket.setNoDelay()
     socket.on('data', (chunk) => this.#read(chunk))
@@ -117,7 +117,8 @@ export class Connection implements FrameSink, StreamHost {
   frame(type: number, flags: number, id: number, buffer: Buffer, start: number, end: number): void {
     if (this.#state === 'closed') return
     if (this.#state === 'greeting') this.#greet(type)
-    if (this.#headers.collecting && type !== FRAME.continuation) {
+    if (!this.#headers.collecting) this.#patience.heard()
+    else if (type !== FRAME.continuation) {
       throw new ConnectionError(CODE.protocolError, 'a frame within a header block')
     }
     switch (type) {
@@ -159,6 +160,10 @@ export class Connection implements FrameSink, StreamHost {
 
   moved(): void {
     this.#patience.renew()
+  }
+
+  broken(): void {
+    this.#patience.spendReset()
   }
 
   block(encoded: Buffer): Buffer {
@@ -362,6 +367,7 @@ export class Connection implements FrameSink, StreamHost {
 
   #over(): void {
     this.#state = 'closed'
+    this.#headers.close()
     for (const stream of this.#streams.values()) stream.reset(undefined)
   }
 }

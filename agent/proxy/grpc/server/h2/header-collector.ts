@@ -1,3 +1,4 @@
+import type { BodyBudget } from '#agent/sockets/index.ts'
 import { CODE, ConnectionError, FLAG } from './format.ts'
 import { type DecodedHeader, HeaderDecoder } from './header-decoder.ts'
 
@@ -17,13 +18,16 @@ const PRIORITY_BYTES = 5
 export class HeaderCollector {
   readonly #decoder: HeaderDecoder
   readonly #blockBytesMax: number
+  readonly #budget: BodyBudget
   /** Of a block that goes on in the next frame. */
   #parts: Buffer[] = []
   #bytes = 0
   #id = 0
   #endStream = false
 
-  constructor(headerBytesMax: number) {
+  /** @param budget - for blocks that are not complete */
+  constructor(headerBytesMax: number, budget: BodyBudget) {
+    this.#budget = budget
     this.#decoder = new HeaderDecoder(headerBytesMax)
     this.#blockBytesMax = headerBytesMax * BLOCK_GROWTH
   }
@@ -68,16 +72,29 @@ export class HeaderCollector {
     this.#keep(buffer, start, end)
     if ((flags & FLAG.endHeaders) === 0) return undefined
     const block = Buffer.concat(this.#parts)
-    this.#parts = []
-    this.#bytes = 0
+    this.close()
     const header = this.#decoder.decode(block, 0, block.length)
     return { id, endStream: this.#endStream, header }
   }
 
+  /** Gives back what is held. Idempotent. */
+  close(): void {
+    this.#budget.give(this.#bytes)
+    this.#parts = []
+    this.#bytes = 0
+  }
+
   #keep(buffer: Buffer, start: number, end: number): void {
-    this.#parts.push(buffer.subarray(start, end))
-    this.#bytes += end - start
-    if (this.#bytes <= this.#blockBytesMax && this.#parts.length <= FRAMES_MAX) return
+    const bytes = end - start
+    const fits = this.#bytes + bytes <= this.#blockBytesMax && this.#parts.length < FRAMES_MAX
+    // Peers are many, and the rest may never come.
+    if (fits && this.#budget.bytes <= this.#budget.bytesMax) {
+      // A part would hold on to all that was read with it.
+      this.#parts.push(Buffer.from(buffer.subarray(start, end)))
+      this.#budget.force(bytes)
+      this.#bytes += bytes
+      return
+    }
     // What has not been decoded would make all later headers wrong, so there is no way on.
     throw new ConnectionError(CODE.enhanceYourCalm, 'a header block without an end')
   }

@@ -2,8 +2,11 @@ import { CODE, ConnectionError } from './format.ts'
 
 /** Frames that cost us work and bring no call forward, between two calls or two looks: more than any client needs. */
 const IDLE_FRAMES_MAX = 1_000
-/** Streams that are reset by the peer, between two looks: each may have made a function work for nothing. */
+/** Streams that are reset by the peer, or by us for its fault, between two looks: each may have made a function work for nothing. */
 const RESETS_MAX = 2_500
+
+/** The answer to a PING may wait behind what the peer sends: for so many times as long, while whole frames of it come. */
+const LATE_TIMES = 15
 
 /** How long a peer may be silent, and how much it may ask for. */
 export class Patience {
@@ -11,6 +14,10 @@ export class Patience {
   readonly #timeoutMs: number
   #askAtMs = performance.now()
   #askedAtMs: number | undefined
+  /** Since the last look. */
+  #heard = false
+  /** By the look behind it; only right once asked. */
+  #heardAtMs = 0
   #idleFrames = 0
   #resets = 0
 
@@ -24,12 +31,21 @@ export class Patience {
   look(nowMs: number): 'ask' | 'gone' | undefined {
     this.#idleFrames = 0
     this.#resets = 0
-    if (this.#askedAtMs !== undefined) {
-      return nowMs - this.#askedAtMs > this.#timeoutMs ? 'gone' : undefined
+    if (this.#heard) this.#heardAtMs = nowMs
+    this.#heard = false
+    if (this.#askedAtMs === undefined) {
+      if (nowMs < this.#askAtMs) return undefined
+      this.#askedAtMs = nowMs
+      return 'ask'
     }
-    if (nowMs < this.#askAtMs) return undefined
-    this.#askedAtMs = nowMs
-    return 'ask'
+    const sinceMs = Math.max(this.#askedAtMs, this.#heardAtMs)
+    const silent = nowMs - sinceMs > this.#timeoutMs
+    return silent || nowMs - this.#askedAtMs > LATE_TIMES * this.#timeoutMs ? 'gone' : undefined
+  }
+
+  /** A whole frame has come. */
+  heard(): void {
+    this.#heard = true
   }
 
   /** The peer has answered. */
@@ -49,7 +65,7 @@ export class Patience {
     if (this.#idleFrames > IDLE_FRAMES_MAX) throw calm('frames')
   }
 
-  /** A stream that the peer has reset. @throws ConnectionError `ENHANCE_YOUR_CALM` */
+  /** A stream that the peer has reset, or had us reset. @throws ConnectionError `ENHANCE_YOUR_CALM` */
   spendReset(): void {
     this.#resets += 1
     if (this.#resets > RESETS_MAX) throw calm('resets')

@@ -1,13 +1,13 @@
 import type { HeaderList } from '#agent/invoke/index.ts'
 import type { BodyBudget } from '#agent/sockets/index.ts'
-import type { CallStream, CallStreamListener } from '../call-stream.ts'
+import type { CallStream, CallStreamListener, Written } from '../call-stream.ts'
 import { CODE, type Code, FLAG, FRAME, WINDOW_BYTES_MAX } from './format.ts'
 import type { FrameWriter } from './frame-writer.ts'
 import { encodeHeader } from './header-block.ts'
 
 /** What a stream needs of its connection. */
 export interface StreamHost {
-  /** For what a paused stream holds. */
+  /** For what a paused stream holds, and for answers that wait for the peer. */
   readonly budget: BodyBudget
   readonly writer: FrameWriter
   /** What the peer takes now, of all streams together. */
@@ -20,6 +20,8 @@ export interface StreamHost {
   ended(stream: H2Stream, remoteEnded: boolean): void
   /** An answer has got further. */
   moved(): void
+  /** A stream was reset by the peer's fault. @throws ConnectionError when it is one too many */
+  broken(): void
   /** A header block as it must go out now. */
   block(encoded: Buffer): Buffer
 }
@@ -31,6 +33,15 @@ const WAITING_BYTES_MAX = 64 * 1024
 
 /** A paused stream keeps so many pieces, however small. */
 const HELD_PIECES_MAX = 1_024
+/** What a piece that waits takes beside its bytes. */
+const PIECE_BYTES = 128
+
+/** Messages up to this ... */
+const SMALL_BYTES = 16 * 1024
+/** ... may take this part of the budget more than there is: their calls should not fail for what others hold. */
+const SMALL_OVER_SHARE = 1 / 8
+/** An answer that had room while it was gathered has it with its head and prefix as well. */
+const OVER_BYTES = 16 * 1024
 
 const HEADER = encodeHeader([':status', '200', 'content-type', 'application/grpc'])
 const OK = encodeHeader(['grpc-status', '0'])
@@ -43,7 +54,7 @@ export class H2Stream implements CallStream {
   remoteEnded = false
   /** The answer has ended. */
   localEnded = false
-  /** When something of the answer was last sent, by `performance.now`; only right while the rest `waitsForPeer`. */
+  /** When something of the answer was last sent, or began to wait, by `performance.now`; only right while it `waitsForPeer`. */
   movedAtMs = 0
   readonly #host: StreamHost
   #sendWindowBytes: number
@@ -52,9 +63,12 @@ export class H2Stream implements CallStream {
   #queue: Buffer[] = []
   /** Of the queue's first. */
   #sentBytes = 0
+  /** Of the queue, not sent yet. */
   #waitingBytes = 0
+  /** What the budget knows of the queue. */
+  #countedBytes = 0
   #trailers: Buffer | undefined
-  /** A `write` has said false. */
+  /** A `write` has said `full`. */
   #full = false
   #paused = false
   #held: Buffer[] = []
@@ -70,9 +84,9 @@ export class H2Stream implements CallStream {
     this.#contentLength = contentLength
   }
 
-  /** The answer is complete but for what the peer does not take. */
+  /** There is something of the answer that the peer does not take. */
   get waitsForPeer(): boolean {
-    return this.#trailers !== undefined
+    return this.#queue.length > 0
   }
 
   open(): void {
@@ -80,38 +94,44 @@ export class H2Stream implements CallStream {
     this.#host.writer.frame(FRAME.headers, FLAG.endHeaders, this.id, this.#host.block(HEADER))
   }
 
-  write(frame: Buffer): boolean {
-    if (this.localEnded) return true
-    if (frame.length > 0) this.#queue.push(frame)
-    this.#waitingBytes += frame.length
+  write(frame: Buffer): Written {
+    if (this.localEnded) return 'taken'
+    const host = this.#host
+    const roomBytes = Math.min(this.#sendWindowBytes, host.sendWindowBytes)
+    const behind = this.waitsForPeer
+    if (behind || frame.length > roomBytes || !host.writer.hasRoom) {
+      if (!this.#mayWait(frame.length)) return 'refused'
+      if (!behind) this.movedAtMs = performance.now()
+    }
+    this.#push(frame)
     this.go()
     this.#full = this.#waitingBytes > WAITING_BYTES_MAX
-    return !this.#full
+    return this.#full ? 'full' : 'taken'
   }
 
   end(trailers: HeaderList): void {
     if (this.localEnded) return
     this.#trailers = encodeHeader(trailers)
-    this.movedAtMs = performance.now()
     this.go()
   }
 
-  answer(frame: Buffer): void {
-    if (this.localEnded) return
+  answer(frame: Buffer): boolean {
+    if (this.localEnded) return true
     const host = this.#host
     const roomBytes = Math.min(this.#sendWindowBytes, host.sendWindowBytes, host.peerFrameBytesMax)
     if (frame.length <= roomBytes && host.writer.hasRoom) {
       host.sendWindowBytes -= frame.length
       host.writer.answer(this.id, host.block(HEADER), frame, OK)
       this.#endLocal()
-      return
+      return true
     }
+    if (!this.#mayWait(frame.length)) return false
     this.open()
-    this.#queue.push(frame)
-    this.#waitingBytes = frame.length
-    this.#trailers = OK
     this.movedAtMs = performance.now()
+    this.#push(frame)
+    this.#trailers = OK
     this.go()
+    return true
   }
 
   refuse(header: HeaderList): void {
@@ -131,7 +151,7 @@ export class H2Stream implements CallStream {
       if (this.#paused) return
       const chunk = this.#held.shift()
       if (chunk === undefined) break
-      this.#host.budget.give(chunk.length)
+      this.#host.budget.give(chunk.length + PIECE_BYTES)
       this.#deliver(chunk)
     }
     this.#giveBack()
@@ -171,6 +191,23 @@ export class H2Stream implements CallStream {
 
   /** Sends what waits as far as windows and socket allow. To be called by the connection; else nothing happens out of turn. */
   go(): void {
+    this.#sendAll()
+    this.#count()
+  }
+
+  /** Ends both sides at once; the peer is told, unless it said so itself. @throws ConnectionError when it has provoked too many */
+  reset(code: Code | undefined): void {
+    if (code !== undefined) this.#host.writer.number(FRAME.rstStream, this.id, code)
+    const known = code === undefined || this.remoteEnded
+    this.remoteEnded = true
+    this.localEnded = true
+    this.#clear()
+    this.#host.ended(this, known)
+    // Else a peer could have functions called for nothing without sending a single RST_STREAM.
+    if (code !== undefined && code !== CODE.cancel) this.#host.broken()
+  }
+
+  #sendAll(): void {
     const host = this.#host
     for (;;) {
       const chunk = this.#queue[0]
@@ -190,14 +227,24 @@ export class H2Stream implements CallStream {
     }
   }
 
-  /** Ends both sides at once; the peer is told, unless it said so itself. */
-  reset(code: Code | undefined): void {
-    if (code !== undefined) this.#host.writer.number(FRAME.rstStream, this.id, code)
-    const known = code === undefined || this.remoteEnded
-    this.remoteEnded = true
-    this.localEnded = true
-    this.#clear()
-    this.#host.ended(this, known)
+  #push(frame: Buffer): void {
+    this.#queue.push(frame)
+    this.#waitingBytes += frame.length + PIECE_BYTES
+  }
+
+  #mayWait(bytes: number): boolean {
+    const { budget } = this.#host
+    const overBytes = bytes <= SMALL_BYTES ? budget.bytesMax * SMALL_OVER_SHARE : OVER_BYTES
+    return budget.bytes + bytes <= budget.bytesMax + overBytes
+  }
+
+  /** What waits counts, and each piece until its last byte is sent; what is sent at once never does. */
+  #count(): void {
+    const moreBytes = this.#waitingBytes + this.#sentBytes - this.#countedBytes
+    if (moreBytes === 0) return
+    if (moreBytes > 0) this.#host.budget.force(moreBytes)
+    else this.#host.budget.give(-moreBytes)
+    this.#countedBytes += moreBytes
   }
 
   #sendSome(chunk: Buffer, bytesMax: number): void {
@@ -212,6 +259,7 @@ export class H2Stream implements CallStream {
     this.#sentBytes = end
     if (end === chunk.length) {
       this.#queue.shift()
+      this.#waitingBytes -= PIECE_BYTES
       this.#sentBytes = 0
     }
     if (!this.#full || this.#waitingBytes > WAITING_BYTES_MAX) return
@@ -232,7 +280,8 @@ export class H2Stream implements CallStream {
 
   /** Streams are many: the window of each does not bound what all hold. */
   #hold(chunk: Buffer): void {
-    const fits = this.#held.length < HELD_PIECES_MAX && this.#host.budget.takeAhead(chunk.length)
+    const bytes = chunk.length + PIECE_BYTES
+    const fits = this.#held.length < HELD_PIECES_MAX && this.#host.budget.takeAhead(bytes)
     if (!fits) return this.reset(CODE.enhanceYourCalm)
     // A small one would hold on to all that was read with it.
     this.#held.push(Buffer.from(chunk))
@@ -245,7 +294,8 @@ export class H2Stream implements CallStream {
 
   /** Lets the peer send on, once half of the window has been taken. */
   #giveBack(): void {
-    if (this.remoteEnded || this.#paused || this.#receivedBytes < STREAM_WINDOW_BYTES / 2) return
+    if (this.remoteEnded || this.localEnded || this.#paused) return
+    if (this.#receivedBytes < STREAM_WINDOW_BYTES / 2) return
     this.#host.writer.number(FRAME.windowUpdate, this.id, this.#receivedBytes)
     this.#receivedBytes = 0
   }
@@ -260,9 +310,11 @@ export class H2Stream implements CallStream {
 
   #clear(): void {
     this.#queue = []
-    for (const chunk of this.#held) this.#host.budget.give(chunk.length)
+    for (const chunk of this.#held) this.#host.budget.give(chunk.length + PIECE_BYTES)
     this.#held = []
     this.#waitingBytes = 0
+    this.#sentBytes = 0
+    this.#count()
     this.#trailers = undefined
   }
 }
