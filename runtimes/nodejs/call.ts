@@ -1,11 +1,9 @@
-import { AsyncLocalStorage } from 'node:async_hooks'
 import { exceedsUnsent, holdBytes, tookBytes } from './body-memory.ts'
-import { cut, describe, END, KIND, LIMIT, ProtocolError, TYPE } from './protocol.ts'
+import type { BodySink } from './body-sink.ts'
+import { runAs, type CallRef } from './current-call.ts'
+import { cut, END, KIND, LIMIT, ProtocolError, TYPE } from './protocol.ts'
 import type { WholeBody } from './whole-body.ts'
 import type { FrameWriter } from './writer.ts'
-
-/** The call that the running code belongs to. */
-export const currentCall = new AsyncLocalStorage<Call>()
 
 /** What a call needs of the connection it came by. */
 export interface CallHost {
@@ -16,16 +14,6 @@ export interface CallHost {
   ended(call: Call): void
   /** Sends what the function wrote without a line feed. */
   flushPartialLines(call: Call): void
-}
-
-/** Where the request's body goes when it does not come whole: its parts, and then one of `end` and `lost`. */
-export interface BodySink {
-  /** The bytes may be overwritten after the call. */
-  chunk(bytes: Buffer): void
-  /** That was all of it. */
-  end(): void
-  /** The rest will never come. */
-  lost(error: Error): void
 }
 
 interface Waiting {
@@ -58,6 +46,8 @@ export class Call {
   onAbort: { aborted(reason: Error): void } | undefined
   /** Text written to stdout and stderr that no line feed has ended yet. */
   readonly partial: [string, string] = ['', '']
+  /** What async contexts hold of it. */
+  readonly ref: CallRef = { call: this }
   readonly #host: CallHost
   #abort: AbortController | undefined
   #aborted: Error | undefined
@@ -176,26 +166,41 @@ export class Call {
 
   // --- the answer ---
 
-  /** Answers with a body that is there as a whole. */
-  answer(status: number, head: string, body: string | Uint8Array | undefined): void {
-    if (this.release() || this.started || !this.#valid(status, head)) return
+  /**
+   * Answers with a body that is there as a whole.
+   *
+   * @param sent - called when it is all on its way and its bytes may be overwritten, or when nobody wants it
+   */
+  answer(
+    status: number,
+    head: string,
+    body: string | Uint8Array | undefined,
+    sent?: () => void,
+  ): void {
+    if (this.release() || this.started || !this.#valid(status, head)) {
+      sent?.()
+      return
+    }
     if (typeof body === 'string' && body.length <= TEXT_CHARS_MAX) {
       this.#host.flushPartialLines(this)
       this.#host.writer.responseText(this.id, END, status, head, body)
       this.#end()
+      sent?.()
       return
     }
     const bytes = typeof body === 'string' ? Buffer.from(body) : (body ?? EMPTY)
-    const inline = this.#inlineBytes(head)
-    if (bytes.length <= inline) {
-      this.#host.flushPartialLines(this)
-      this.#host.writer.responseBytes(this.id, END, status, head, bytes, 0, bytes.length)
-      this.#end()
+    const length = bytes.length
+    if (length > this.#inlineBytes(head)) {
+      this.start(status, head)
+      this.write(bytes, sent)
+      this.finish()
       return
     }
-    this.start(status, head)
-    this.write(bytes)
-    this.finish()
+    this.#host.flushPartialLines(this)
+    const { writer } = this.#host
+    const lent = writer.responseBytes(this.id, END, status, head, bytes, 0, length, this.#own(sent))
+    this.#end()
+    if (!lent) sent?.()
   }
 
   /** Begins an answer whose body follows by `write`. */
@@ -208,7 +213,7 @@ export class Call {
   /**
    * Sends body bytes, or keeps them until the agent grants more.
    *
-   * @param taken - called when they are all on their way; a source that waits for it never has more than these waiting
+   * @param taken - called when they are all on their way and may be overwritten; a source that waits for it never has more than these waiting
    */
   write(bytes: Uint8Array, taken?: () => void): void {
     if (!this.wanted) {
@@ -287,15 +292,8 @@ export class Call {
   }
 
   /** Runs `action` as this call: what it throws, now or later, is the call's error. */
-  run(action: () => void): void {
-    currentCall.run(this, () => {
-      try {
-        action()
-      } catch (error) {
-        if (error instanceof ProtocolError) throw error
-        this.fail(KIND.FUNCTION, describe(error))
-      }
-    })
+  run(action: (call: Call) => void): void {
+    runAs(this, action)
   }
 
   /** The connection is gone: nobody waits for an answer any more. */
@@ -346,26 +344,34 @@ export class Call {
       const last = count === left
       if (last) this.#waiting?.shift()
       const end = last && count > 0 && this.#finishing && this.#waitingBytes === 0
-      if (count > 0) this.#sendData(end ? END : 0, next.bytes, next.from, next.from + count)
+      const lent = count > 0 && this.#sendPart(next, count, end ? END : 0, last)
       next.from += count
       if (end) this.#end()
-      if (last) next.taken?.()
+      if (last && !lent) next.taken?.()
     }
     if (this.#finishing && !this.ended) {
-      this.#sendData(END, EMPTY, 0, 0)
+      this.#sendPart({ bytes: EMPTY, from: 0, taken: undefined }, 0, END, true)
       this.#end()
     }
   }
 
-  #sendData(flags: number, bytes: Uint8Array, from: number, to: number): void {
+  /** True: the socket uses its bytes still, and calls `taken` when it no longer does. */
+  #sendPart({ bytes, from, taken }: Waiting, count: number, flags: number, last: boolean): boolean {
     // Before END: behind it the id may be another call's, and the line would be logged as that one's.
     if (flags === END) this.#host.flushPartialLines(this)
-    this.#host.writer.data(this.id, flags, bytes, from, to)
+    const done = last ? this.#own(taken) : undefined
+    return this.#host.writer.data(this.id, flags, bytes, from, from + count, done)
+  }
+
+  /** For the socket, which calls back in any call's context. */
+  #own(taken: (() => void) | undefined): (() => void) | undefined {
+    return taken && (() => this.run(() => taken()))
   }
 
   /** @param early - why the call ends before its answer does: the function is told before its source is asked for more */
   #end(early?: Error): void {
     this.ended = true
+    this.ref.call = undefined
     holdBytes(-this.#heldBytes)
     const waiting = this.#dropWaiting()
     this.#host.ended(this)

@@ -68,7 +68,7 @@ export class ClassicRequest extends LazyReadable {
     return (this.#query ??= parse(this.#call.lines[2] ?? ''))
   }
 
-  /** By lower-case name; a repeated field's values are joined by a comma, those of `set-cookie` are a list. */
+  /** By lower-case name; a repeated field's values are joined by a comma, of `cookie` by a semicolon, those of `set-cookie` are a list. */
   get headers(): Headers {
     return (this.#headers ??= headersOf(this.#call.lines))
   }
@@ -100,7 +100,8 @@ export class ClassicRequest extends LazyReadable {
     if (key === 'referer' || key === 'referrer') {
       return text(this.headers['referer'] ?? this.headers['referrer'])
     }
-    return text(this.headers[key])
+    // A plain object has more than fields: `constructor`.
+    return Object.hasOwn(this.headers, key) ? text(this.headers[key]) : undefined
   }
 
   header(name: string): string | undefined {
@@ -130,9 +131,10 @@ function headersOf(lines: readonly string[]): Headers {
   for (let at = 3; at + 1 < lines.length; at += 2) {
     const name = lines[at] ?? ''
     const value = lines[at + 1] ?? ''
-    const before = headers[name]
+    const before = Object.hasOwn(headers, name) ? headers[name] : undefined
     if (name === 'set-cookie') headers[name] = Array.isArray(before) ? [...before, value] : [value]
-    else headers[name] = before === undefined ? value : `${text(before)}, ${value}`
+    else if (before === undefined) headers[name] = value
+    else headers[name] = `${text(before)}${name === 'cookie' ? ';' : ','} ${value}`
   }
   return headers
 }

@@ -231,15 +231,18 @@ export class ClassicResponse extends LazyWritable {
     if (this.headersSent) throw alreadySent()
     const content = this.statusCode === 204 || this.statusCode === 304 ? '' : body
     const type = head === TEXT_HEAD && looksLikeHtml(body) ? `content-type\n${HTML}` : head
-    this.#call.answer(this.statusCode, this.#head(type), content)
+    const heard = this.listenerCount('finish') + this.listenerCount('close') > 0
+    const finished = heard ? () => process.nextTick(() => this.#finished()) : undefined
+    this.#call.answer(this.statusCode, this.#head(type), content, finished)
     this.#sent = true
-    if (this.listenerCount('finish') + this.listenerCount('close') > 0) {
-      process.nextTick(() => {
-        this.emit('finish')
-        this.emit('close')
-      })
-    }
     return this
+  }
+
+  #finished(): void {
+    // An answer that was cut off has its 'close' already.
+    if (!isUnused(this) && this.destroyed) return
+    this.emit('finish')
+    this.emit('close')
   }
 
   #head(fallback: string): string {

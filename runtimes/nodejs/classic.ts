@@ -1,4 +1,4 @@
-import { currentCall, type Call } from './call.ts'
+import type { Call } from './call.ts'
 import { ClassicRequest } from './classic-request.ts'
 import { ClassicResponse } from './classic-response.ts'
 import { GrowingBody } from './growing-body.ts'
@@ -29,9 +29,11 @@ export function classicCaller(fn: ClassicFunction): (call: Call) => void {
       failed(call, error)
     }
   }
+  const invokeWhole = (call: Call): void => invoke(call, call.whole ?? '')
   return (call) => {
-    if (call.whole !== undefined) currentCall.run(call, invoke, call, call.whole)
-    else collect(call, (body) => currentCall.run(call, invoke, call, body), NOT_CALLED)
+    if (call.whole !== undefined) call.run(invokeWhole)
+    // The last part of a body comes as its call.
+    else collect(call, (body) => invoke(call, body), NOT_CALLED)
   }
 }
 

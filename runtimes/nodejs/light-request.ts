@@ -1,4 +1,5 @@
-import type { BodySink, Call } from './call.ts'
+import type { BodySink } from './body-sink.ts'
+import type { Call } from './call.ts'
 import { collect } from './classic.ts'
 import { delegate } from './delegate.ts'
 import { hasFields } from './guards.ts'
@@ -58,7 +59,7 @@ export class LightRequest {
 
   async text(): Promise<string> {
     const { whole } = this.#call
-    if (!this.#untouched() || whole === undefined) return (await this.#bytes()).toString('utf8')
+    if (!this.#untouched() || whole === undefined) return bodyText(await this.#bytes())
     this.#used = true
     return bodyText(whole)
   }

@@ -97,8 +97,10 @@ const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 // What makes `Headers` trim or refuse a value is left to it.
 const VALUE = /^[!-~](?:[ -~]*[!-~])?$/
 
-function headOf(given: HeadersGiven | undefined, text: boolean): string {
-  if (given === undefined) return text ? TEXT_HEAD : ''
+function headOf(init: HeadersGiven | undefined, text: boolean): string {
+  if (init === undefined) return text ? TEXT_HEAD : ''
+  // What gives its fields only once is read only once.
+  const given = isForeignIterable(init) ? [...init] : init
   let head = ''
   let typed = false
   const pairs = Symbol.iterator in given ? given : Object.entries(given)
@@ -111,6 +113,11 @@ function headOf(given: HeadersGiven | undefined, text: boolean): string {
   }
   if (!text || typed) return head
   return head === '' ? TEXT_HEAD : `${head}\n${TEXT_HEAD}`
+}
+
+/** An iterable that is neither a list nor `Headers`: perhaps an iterator. */
+function isForeignIterable(given: HeadersGiven): given is Extract<HeadersGiven, unknown[]> {
+  return Symbol.iterator in given && !Array.isArray(given) && !(given instanceof Headers)
 }
 
 function carefulHead(given: HeadersGiven, text: boolean): string {

@@ -1,4 +1,5 @@
-import { currentCall, type Call } from './call.ts'
+import type { Call } from './call.ts'
+import { currentCall } from './current-call.ts'
 import { cut, LEVEL, LIMIT, TYPE } from './protocol.ts'
 import type { FrameWriter } from './writer.ts'
 
@@ -30,10 +31,9 @@ export class Logs {
     this.drain()
   }
 
-  line(id: number, level: number, text: string): void {
-    const short = cut(text, LIMIT.logLineBytes)
-    if (this.#queue.length === 0 && this.#room()) this.#send(id, level, short)
-    else this.#keep(id, level, short)
+  /** Text of one or more lines, each of which goes by itself. */
+  lines(id: number, level: number, text: string): void {
+    for (const line of text.split(/\r?\n/)) this.#line(id, level, line)
   }
 
   /** Sends what waits, as far as the agent takes it. */
@@ -55,31 +55,30 @@ export class Logs {
 
   /** Text of a stream (0 stdout, 1 stderr), cut into lines for the call that wrote it. */
   text(stream: 0 | 1, text: string, level: number): void {
-    const call = currentCall.getStore()
-    const open = call !== undefined && !call.ended
-    const id = call?.logId ?? 0
-    const partial = open ? call.partial : this.#partial
+    const call = currentCall.getStore()?.call
+    const id = call?.id ?? 0
+    const partial = call?.partial ?? this.#partial
     let rest = partial[stream] + text
     let from = 0
     for (let at = rest.indexOf('\n'); at >= 0; at = rest.indexOf('\n', from)) {
       const end = at > from && rest[at - 1] === '\r' ? at - 1 : at
-      this.line(id, level, rest.slice(from, end))
+      this.#line(id, level, rest.slice(from, end))
       from = at + 1
     }
     rest = from === 0 ? rest : rest.slice(from)
     if (rest.length > LIMIT.logLineBytes) {
-      this.line(id, level, rest)
+      this.#line(id, level, rest)
       rest = ''
     }
     partial[stream] = rest
-    if (!open && rest !== '') this.#partialSoon()
+    if (call === undefined && rest !== '') this.#partialSoon()
   }
 
   /** Sends the unfinished lines of a call that ends. */
   flushPartialLines(call: Call): void {
     const { partial } = call
-    if (partial[0] !== '') this.line(call.id, LEVEL.INFO, partial[0])
-    if (partial[1] !== '') this.line(call.id, LEVEL.ERROR, partial[1])
+    if (partial[0] !== '') this.#line(call.id, LEVEL.INFO, partial[0])
+    if (partial[1] !== '') this.#line(call.id, LEVEL.ERROR, partial[1])
     partial[0] = ''
     partial[1] = ''
   }
@@ -96,12 +95,18 @@ export class Logs {
     const [out, err] = this.#partial
     this.#partial[0] = ''
     this.#partial[1] = ''
-    if (out !== '') this.line(0, LEVEL.INFO, out)
-    if (err !== '') this.line(0, LEVEL.ERROR, err)
+    if (out !== '') this.#line(0, LEVEL.INFO, out)
+    if (err !== '') this.#line(0, LEVEL.ERROR, err)
   }
 
   #partialSoon(): void {
     this.#partialTimer ??= setTimeout(() => this.flushOwnPartialLines(), PARTIAL_MS).unref()
+  }
+
+  #line(id: number, level: number, text: string): void {
+    const short = cut(text, LIMIT.logLineBytes)
+    if (this.#queue.length === 0 && this.#room()) this.#send(id, level, short)
+    else this.#keep(id, level, short)
   }
 
   #room(): boolean {

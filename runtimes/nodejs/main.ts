@@ -24,7 +24,7 @@ const runner = new Runner({
 
 captureOutput(logs)
 printWarnings()
-setContextLog((call, level, text) => logs.line(call.logId, level, text))
+setContextLog((call, level, text) => logs.lines(call.logId, level, text))
 installLightRequest()
 installLightResponse()
 process.on('uncaughtException', (error) => runner.crashed(error))

@@ -1,5 +1,6 @@
 import { format } from 'node:util'
-import { currentCall, type Call } from './call.ts'
+import type { Call } from './call.ts'
+import { isThenable } from './guards.ts'
 import { describe, KIND, LEVEL } from './protocol.ts'
 import { LightRequest } from './light-request.ts'
 import { headersHead, LightResponse } from './light-response.ts'
@@ -81,7 +82,7 @@ export function nativeCaller(
     try {
       const request = new LightRequest(call)
       const result = fn(request, new CallContext(call, names.fn, names.release))
-      if (result instanceof Promise) {
+      if (result instanceof Promise || isThenable(result)) {
         call.held = true
         result.then(
           (value) => respond(call, value),
@@ -92,7 +93,7 @@ export function nativeCaller(
       failed(call, error)
     }
   }
-  return (call) => currentCall.run(call, invoke, call)
+  return (call) => call.run(invoke)
 }
 
 function respond(call: Call, value: unknown): void {

@@ -1,5 +1,6 @@
-import { currentCall, type Call } from './call.ts'
+import type { Call } from './call.ts'
 import { Connection, type ConnectionOwner } from './connection.ts'
+import { currentCall } from './current-call.ts'
 import { asText } from './guards.ts'
 import { loadFunction, type LoadedFunction } from './load.ts'
 import type { Logs } from './logs.ts'
@@ -125,14 +126,14 @@ export class Runner implements ConnectionOwner {
 
   /** An error that no call caught: the call it belongs to fails; when that is not known, all do and the process ends. */
   crashed(error: unknown): void {
-    const call = currentCall.getStore()
+    const own = currentCall.getStore()
     const text = describe(error)
-    if (call !== undefined) {
-      if (call.ended) this.logs.line(0, LEVEL.ERROR, text)
-      else call.fail(KIND.FUNCTION, text)
+    if (own !== undefined) {
+      if (own.call === undefined) this.logs.lines(0, LEVEL.ERROR, text)
+      else own.call.fail(KIND.FUNCTION, text)
       return
     }
-    this.logs.line(0, LEVEL.ERROR, text)
+    this.logs.lines(0, LEVEL.ERROR, text)
     if (this.#state === 'loading') {
       this.#failed(error)
       return
@@ -145,9 +146,9 @@ export class Runner implements ConnectionOwner {
 
   /** A promise that nobody handled: harmless for other calls, so the process goes on. */
   rejected(error: unknown): void {
-    const call = currentCall.getStore()
-    if (call !== undefined && !call.ended) call.fail(KIND.FUNCTION, describe(error))
-    else this.logs.line(0, LEVEL.ERROR, `unhandled rejection: ${describe(error)}`)
+    const call = currentCall.getStore()?.call
+    if (call !== undefined) call.fail(KIND.FUNCTION, describe(error))
+    else this.logs.lines(0, LEVEL.ERROR, `unhandled rejection: ${describe(error)}`)
   }
 
   /** The last chance to hand on what is written: the process ends now. */

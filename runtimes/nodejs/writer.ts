@@ -2,7 +2,7 @@ import { END, PREFIX_BYTES, TYPE } from './protocol.ts'
 
 /** What a `FrameWriter` writes to: the part of `net.Socket` that it needs. */
 export interface ByteSink {
-  write(bytes: Uint8Array): boolean
+  write(bytes: Uint8Array, done?: () => void): boolean
   cork(): void
   uncork(): void
   readonly writableLength: number
@@ -75,7 +75,12 @@ export class FrameWriter {
     this.#used = start + headBytes + bodyBytes
   }
 
-  /** RESPONSE with the bytes of `body` from `from` to `to`, which stay as they are until they are written. */
+  /**
+   * RESPONSE with the bytes of `body` from `from` to `to`.
+   *
+   * @param done - called when the kernel has all of `body` up to there, or never will
+   * @returns false: the bytes may be overwritten at once, and `done` is not called
+   */
   responseBytes(
     id: number,
     flags: number,
@@ -84,20 +89,29 @@ export class FrameWriter {
     body: Uint8Array,
     from: number,
     to: number,
-  ): void {
+    done?: () => void,
+  ): boolean {
     const at = this.#room(PREFIX_BYTES + 4 + head.length * 3 + Math.min(to - from, COPY_BYTES_MAX))
     const start = at + PREFIX_BYTES + 4
     const headBytes = this.#batch.utf8Write(head, start)
     this.#responsePrefix(at, flags, id, status, headBytes, to - from)
     this.#used = start + headBytes
-    this.#body(body, from, to)
+    return this.#body(body, from, to, done)
   }
 
-  data(id: number, flags: number, body: Uint8Array, from: number, to: number): void {
+  /** DATA, with `done` and what it returns as for `responseBytes`. */
+  data(
+    id: number,
+    flags: number,
+    body: Uint8Array,
+    from: number,
+    to: number,
+    done?: () => void,
+  ): boolean {
     const at = this.#room(PREFIX_BYTES + Math.min(to - from, COPY_BYTES_MAX))
     this.#prefix(at, TYPE.DATA, flags, id, to - from)
     this.#used = at + PREFIX_BYTES
-    this.#body(body, from, to)
+    return this.#body(body, from, to, done)
   }
 
   pong(id: number, body: Uint8Array, from: number, to: number): void {
@@ -127,19 +141,22 @@ export class FrameWriter {
     this.#used = 0
   }
 
-  #body(body: Uint8Array, from: number, to: number): void {
-    if (to - from <= COPY_BYTES_MAX) {
+  #body(body: Uint8Array, from: number, to: number, done?: () => void): boolean {
+    // The last part of a large body may be small: `done` has to wait for those before it.
+    const asked = done !== undefined && body.length > COPY_BYTES_MAX
+    if (to - from <= COPY_BYTES_MAX && !asked) {
       this.#batch.set(from === 0 && to === body.length ? body : body.subarray(from, to), this.#used)
       this.#used += to - from
-      return
+      return false
     }
-    if (this.#closed) return
+    if (this.#closed) return false
     // One writev of what is in the batch and of the body where it lies.
     this.#sink.cork()
     this.#sink.write(this.#batch.subarray(this.#from, this.#used))
-    this.#sink.write(body.subarray(from, to))
+    this.#sink.write(body.subarray(from, to), done)
     this.#sink.uncork()
     this.#recycle()
+    return done !== undefined
   }
 
   /** Makes room for `bytes` in the batch, and sees to it that it will be written. Returns where they go. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { eventually } from '#test/eventually.ts'
-import { encodeRequest, FrameReader, TYPE, type Frame } from '#test/runner-client.ts'
+import { encodeFrame, encodeRequest, FrameReader, TYPE, type Frame } from '#test/runner-client.ts'
 import type { Files } from '#test/runner-rows.ts'
 import { RunnerScope } from '#test/runner-scope.ts'
 
@@ -70,6 +70,93 @@ describe('nodejs: what a function answers with may be used again at once', () =>
   })
 })
 
+interface Sent {
+  readonly send: string
+  /** What the answer is made of, each of them many times. */
+  readonly letters: string
+  readonly bytes: number
+}
+
+/** Functions that use a large buffer again when they are told that it has been sent. */
+const SENT: Readonly<Record<string, Sent>> = {
+  'by the callback of write': {
+    send: `
+  const piece = Buffer.alloc(100_000)
+  let n = 0
+  const next = () => (n < 16 ? res.write(piece.fill(65 + n++), next) : res.end())
+  next()`,
+    letters: 'ABCDEFGHIJKLMNOP',
+    bytes: 1_600_000,
+  },
+  "by 'finish', in one frame": {
+    send: `
+  const all = Buffer.alloc(1_000_000, 'A')
+  res.on('finish', () => all.fill('Z')).send(all)`,
+    letters: 'A',
+    bytes: 1_000_000,
+  },
+  "by 'finish', above the window": {
+    send: `
+  const all = Buffer.alloc(1_600_000, 'A')
+  res.on('finish', () => all.fill('Z')).send(all)`,
+    letters: 'A',
+    bytes: 1_600_000,
+  },
+}
+
+describe('nodejs: bytes that are used again when they have been sent', { timeout: 60_000 }, () => {
+  for (const [name, { send, letters, bytes }] of Object.entries(SENT)) {
+    it(`${name}, go as they were`, async () => {
+      const fn = { 'index.js': `module.exports = (req, res) => {${send}\n}` }
+      await using scope = await RunnerScope.start({ runtime: 'nodejs', fn })
+      const session = await scope.listener.session()
+      session.windowBytes = 1_048_576
+      await session.init({ dir: scope.dir })
+      // Not read from: most of the answer does not fit into the kernel's buffer.
+      session.socket.pause()
+      const call = session.begin()
+      await new Promise((resolve) => {
+        setTimeout(resolve, 300)
+      })
+      session.socket.resume()
+      const { text } = await call.answer()
+      assert.equal(text.length, bytes)
+      assert.equal(text.replaceAll(/(.)\1*/g, '$1'), letters)
+    })
+  }
+})
+
+const leaving = (text: string): string => `
+const left = new (require('node:async_hooks').AsyncLocalStorage)()
+module.exports = (req, res) => {
+  const seen = String(left.getStore())
+  left.enterWith('of another call')
+  ${text}
+}`
+
+describe('nodejs: what a function leaves in an AsyncLocalStorage', { timeout: 60_000 }, () => {
+  const rows: Readonly<Record<string, string>> = {
+    native: `${leaving('return new Response(seen)')}\nmodule.exports.contract = 'native'`,
+    classic: leaving('res.send(seen)'),
+  }
+  for (const [contract, text] of Object.entries(rows)) {
+    for (const parts of [false, true]) {
+      it(`is not met by the next call of the same packet: ${contract}${parts ? ', bodies in parts' : ''}`, async () => {
+        const fn = { 'index.js': text }
+        await using scope = await RunnerScope.start({ runtime: 'nodejs', fn })
+        const session = await scope.ready()
+        const calls = [session.track(1), session.track(2)]
+        const frames = calls.map(({ id }) => encodeRequest(id, { body: 'x' }, !parts))
+        if (parts) frames.push(...calls.map(({ id }) => encodeFrame(TYPE.DATA, id, BODY, true)))
+        session.socket.write(Buffer.concat(frames))
+        for (const call of calls) assert.equal((await call.answer()).text, 'undefined')
+      })
+    }
+  }
+})
+
+const BODY = Buffer.from('the rest')
+
 /** Functions that leave a line unfinished, or more lines than the agent takes, and the last of what they write. */
 const LOGS: Readonly<Record<string, { readonly files: Files; readonly last: string }>> = {
   'a streamed answer whose end comes by itself': {
@@ -119,6 +206,31 @@ describe('nodejs: log lines of a call', { timeout: 60_000 }, () => {
       assert.deepEqual(logIdsAfterEnd(frames, call.id), [])
     })
   }
+
+  it('are frames of their own, whoever writes them', async () => {
+    await using scope = await RunnerScope.start({
+      runtime: 'nodejs',
+      fn: {
+        'index.mjs': `export default (request, context) => {
+  context.log.warn('one\\ntwo\\r\\n%s', 'three')
+  setTimeout(() => { throw new Error('behind the answer') }, 1)
+  void Promise.reject(new Error('seen by nobody'))
+  return new Response('done')
+}`,
+      },
+    })
+    const session = await scope.ready()
+    const call = session.begin()
+    await session.log(({ text }) => text === 'Error: behind the answer')
+    await session.log(({ text }) => text === 'unhandled rejection: Error: seen by nobody')
+    await session.ping()
+    const { id } = call
+    assert.deepEqual(
+      session.logs.slice(0, 3),
+      ['one', 'two', 'three'].map((text) => ({ id, level: 2, text })),
+    )
+    assert.ok(session.logs.every(({ text }) => !text.includes('\n')))
+  })
 
   it('left unfinished when the connection was lost come by the next one, without its id', async () => {
     const files = {

@@ -117,3 +117,58 @@ it('nodejs: a body that is being read stays with its reader', { timeout: 30_000 
   const { text } = await session.log((line) => line.text.startsWith('read: '))
   assert.equal(text, 'read: 2000')
 })
+
+const native = (read: string): Files => ({
+  'index.mjs': `export default async (request) => new Response(${read})`,
+})
+
+/** Ways to a body as text, which is read as UTF-8. */
+const TEXTS: Readonly<Record<string, Files>> = {
+  'text()': native('await request.text()'),
+  'json()': native('JSON.stringify(await request.json())'),
+  'text() of a body that has been looked at': native('(request.body, await request.text())'),
+  classic: { 'index.js': 'module.exports = (req, res) => res.send(req.body)' },
+}
+
+describe('nodejs: a byte order mark is no part of the text', { timeout: 60_000 }, () => {
+  const marked = Buffer.from('\u{feff}{"a":"\u{feff}"}')
+  for (const [name, files] of Object.entries(TEXTS)) {
+    it(name, async () => {
+      await using scope = await RunnerScope.start({ runtime: 'nodejs', fn: files })
+      const session = await scope.ready()
+      assert.equal((await session.call({ body: marked })).text, '{"a":"\u{feff}"}', 'whole')
+      const call = session.begin({ body: marked.subarray(0, 2) }, false)
+      await session.sendBody(call, marked.subarray(2), true)
+      assert.equal((await call.answer()).text, '{"a":"\u{feff}"}', 'in parts')
+    })
+  }
+
+  it('but of the bytes', async () => {
+    const fn = native('await request.bytes()')
+    await using scope = await RunnerScope.start({ runtime: 'nodejs', fn })
+    const session = await scope.ready()
+    assert.deepEqual((await session.call({ body: marked })).body, marked)
+  })
+})
+
+it('nodejs: what a call leaves behind does not hold its body', { timeout: 30_000 }, async () => {
+  await using scope = await RunnerScope.start({
+    runtime: 'nodejs',
+    fn: {
+      'index.js': `const later = () => undefined
+module.exports = (req, res) => {
+  setTimeout(later, 3_600_000)
+  res.send(String(process.memoryUsage().arrayBuffers))
+}`,
+    },
+  })
+  const session = await scope.ready()
+  const body = Buffer.alloc(1_048_576)
+  let most = 0
+  for (let n = 0; n < 64; n += 1) {
+    const call = session.begin({ headers: ['content-length', String(body.length)] }, false)
+    await session.sendBody(call, body, true)
+    most = Math.max(most, Number((await call.answer()).text))
+  }
+  assert.ok(most < 24 * 1_048_576, `${most} bytes of buffers at most`)
+})

@@ -117,6 +117,21 @@ describe('nodejs: the classic contract', { timeout: 60_000 }, () => {
       request: { path: '/p', query: 'a=1&b=2', headers: ['content-type', 'application/json'] },
       text: '["1","/p?a=1&b=2","/p","json"]',
     },
+    {
+      name: 'a header may be called like what every object has, and cookies stay apart',
+      files: classic('res.json([req.headers, req.get("constructor"), req.get("__proto__")])'),
+      request: {
+        headers: ['constructor', 'x', 'cookie', 'a=1', 'cookie', 'b=2', 'x-a', '1', 'x-a', '2'],
+      },
+      text: '[{"constructor":"x","cookie":"a=1; b=2","x-a":"1, 2"},"x",null]',
+    },
+    {
+      name: 'a header that has not come is not there, whatever it is called',
+      files: classic(
+        'res.send(["constructor", "__proto__", "x-a"].map((name) => typeof req.get(name)).join())',
+      ),
+      text: 'undefined,undefined,undefined',
+    },
     { name: 'send of an object is JSON', files: classic('res.send({ a: 1 })'), text: '{"a":1}' },
     {
       name: 'text is plain text, unless it is an HTML page',
@@ -299,6 +314,21 @@ describe('nodejs: the native contract', { timeout: 60_000 }, () => {
       status: 202,
       text: 'A',
       header: ['x-a', 'b'],
+    },
+    {
+      name: 'headers from an iterator, one of them beyond ASCII',
+      files: handler(
+        'const headers = new Map([["x-a", "1"], ["x-b", "\u00e9"]]).entries(); return new Response("x", { headers })',
+      ),
+      header: ['x-a', '1'],
+    },
+    {
+      name: 'a promise of another kind',
+      files: {
+        'index.mjs':
+          'export default () => ({ then: (done) => void setTimeout(done, 1, new Response("then")) })',
+      },
+      text: 'then',
     },
     { name: 'redirects', files: handler('return Response.redirect("http://a/b")'), status: 302 },
     {
