@@ -33,6 +33,8 @@ const SLOT_MS = 5_000
 const STOP_MS = 60_000
 /** For the engine to pause or unpause a handler. */
 const PAUSE_MS = 15_000
+/** For a PONG: a little more than it takes for the link to be called blocked. */
+const PONG_MS = 1_100
 
 /** What the executors work on; owned by the one loop that calls them. */
 export interface Workshop {
@@ -301,6 +303,8 @@ function overran(shop: Workshop, state: FunctionState, link: RunnerLink): void {
   const message = `a call was not ended within the function's timeout; the handler is ${link.blocked ? 'blocked' : 'being replaced'}`
   shop.log.warn({ ...keys(held.handler), reason: held.suspect }, 'handler overran')
   shop.failed(state, new Fault('FUNCTION_EXITED', message), held.sinceMs)
+  // With a short timeout it is too early to tell: the next look does, at once when there is no PONG.
+  if (!link.blocked) link.ping(PONG_MS).catch(() => shop.wake())
 }
 
 function isBlocked({ state }: Handler): boolean {

@@ -49,6 +49,8 @@ export class FunctionState {
   #assignment: Assignment | undefined
   #spec: string | undefined
   #identity: string | undefined
+  /** As `#identity`, also while it cannot be had. */
+  #identityLast: string | undefined
   /** Why there is no `spec`. */
   #refusal: Fault | undefined
   #routing = ''
@@ -118,7 +120,10 @@ export class FunctionState {
     if (JSON.stringify(before) === JSON.stringify(assignment)) return
     this.#assignment = assignment
     // At once, and not in the next round: a report in between must not take old handlers for the new ones.
-    if (before?.runtime !== assignment?.runtime) this.#identity = undefined
+    if (before?.runtime !== assignment?.runtime) {
+      this.#identity = undefined
+      this.#identityLast = undefined
+    }
     this.#spec = assignment && this.#identity && specDigestOf(assignment, this.#identity)
     this.#routing = assignment === undefined ? '' : routingOf(assignment)
     this.forgive()
@@ -154,9 +159,12 @@ export class FunctionState {
     const { scale, lane } = this
     if (scale === undefined) return
     this.#takeFound(scale, nowMs)
+    // Not only when they are attached: those of an image that is put back have served on, though another was wanted meanwhile.
+    if (this.#spec !== undefined && this.servingCurrent() > 0) this.served(this.#spec, nowMs)
     const { inFlight = 0, waiting = 0, peak = 0, lastCallAtMs = 0 } = lane?.takeDemand() ?? {}
     const used = [...this.held.values()].filter(({ spent }) => spent).length
-    const maySleep = this.#proven && this.failures === 0 && this.#refusal === undefined
+    // Also when it is refused: nothing could be started of it, and all that sleep would wake together once images can be read again.
+    const maySleep = this.#proven && this.failures === 0
     const calls = scale.fresh ? waiting : inFlight + waiting
     const demand = { calls, peak: scale.fresh ? calls : peak, used, lastCallAtMs, maySleep }
     this.#demand = demand
@@ -200,9 +208,10 @@ export class FunctionState {
     } else if (identity !== this.#identity) {
       // The runtime's image was made anew, or has come at last: perhaps that is what was wrong.
       if (this.#refusal !== undefined || this.#identity !== undefined) this.forgive()
-      const isOther = this.#identity !== undefined
+      const isOther = this.#identityLast !== undefined && this.#identityLast !== identity
       this.#refusal = undefined
       this.#identity = identity
+      this.#identityLast = identity
       this.#spec = specDigestOf(assignment, identity)
       const isBack = this.#spec === this.#fallback?.spec
       if (isOther || isBack) this.#fallback = undefined
@@ -241,9 +250,9 @@ export class FunctionState {
     this.fault = fault
     this.#failedAtMs = nowMs
     if (this.failures > 0 && sinceMs < this.#countedAtMs) {
-      // The last that served, and long: it need not wait for the pause of others, which have failed to join it.
+      // The last that served well, and long: it need not wait for the pause of others, which have failed to join it.
       const servedLong = nowMs - sinceMs >= STABLE_MS
-      if (servedLong && this.servingCurrent() === 0) this.#count(1, nowMs, random)
+      if (servedLong && this.#sound().length === 0) this.#count(1, nowMs, random)
       return
     }
     this.#countedAtMs = nowMs
@@ -328,7 +337,10 @@ export class FunctionState {
   }
 
   #pausedMs({ handler }: Held, keepMs: number): number {
-    return handler.record.specDigest === this.#spec ? (this.scale?.removeMs ?? 0) : keepMs
+    const removeMs = this.scale?.removeMs ?? 0
+    // It may turn out to be the wanted one.
+    if (this.#spec === undefined) return Math.max(removeMs, keepMs)
+    return handler.record.specDigest === this.#spec ? removeMs : keepMs
   }
 
   #calm(nowMs: number): void {

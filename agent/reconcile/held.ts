@@ -60,7 +60,8 @@ export function newHeld(
 
 /** @param keepMs - how long one is kept when it is paused */
 export function observe(held: Held, keepMs: number): ActualHandler {
-  const { handler, suspect, proven, spent, pausedAtMs, stopRetryAtMs } = held
+  const { handler, proven, spent, pausedAtMs, stopRetryAtMs } = held
+  const suspect = suspectOf(held)
   return {
     id: handler.id,
     spec: handler.record.specDigest,
@@ -76,6 +77,12 @@ export function observe(held: Held, keepMs: number): ActualHandler {
     ...(pausedAtMs === undefined ? {} : { pausedUntilMs: pausedAtMs + keepMs }),
     ...(stopRetryAtMs === 0 ? {} : { retryAtMs: stopRetryAtMs }),
   }
+}
+
+/** Whether its loop is blocked may show only after the overrun: a PONG has to be overdue for a second. */
+function suspectOf({ handler: { state }, suspect }: Held): Held['suspect'] {
+  const isSilent = suspect === 'overrun' && state.kind === 'serving' && state.link.blocked
+  return isSilent ? 'blocked' : suspect
 }
 
 const PHASES: { readonly [K in HandlerState['kind']]: HandlerPhase } = {

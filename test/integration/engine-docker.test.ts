@@ -264,4 +264,31 @@ describe('engine docker: when the daemon is out of reach', () => {
     assert.equal(watch.lost.length, 1)
     assert.ok(Fault.is(watch.lost[0], 'ENGINE_UNAVAILABLE'))
   })
+
+  it('asks nothing about handlers that it could not start when the daemon is back', async () => {
+    await using bed = await dockerBed()
+    await using relay = await socketRelay(join(bed.root, 'relay.sock'), '/var/run/docker.sock')
+    await using engine = bed.engine(bed.installation, { socketPath: relay.path })
+    using watch = watching(engine)
+    const failed = new Set<string>()
+    for (let tries = 0; tries < 3; tries += 1) {
+      const spec = await scriptSpec(bed, 'sleep 600')
+      // Docker makes the container and cannot mount a file as its folder then.
+      const start = engine.start({ ...spec, folder: join(spec.folder, 'fn/main.sh') }, within())
+      await assert.rejects(start, { code: 'HANDLER_START' })
+      failed.add(spec.id)
+    }
+    await relay.cut()
+    await eventually(() => watch.lost.length > 0)
+    await relay.mend()
+    await using other = bed.engine(bed.installation)
+    await eventually(async () => {
+      await other.start(await scriptSpec(bed, 'exit 0'), within())
+      return watch.exits.length > 0
+    })
+    assert.deepEqual(
+      watch.exits.filter(({ id }) => failed.has(id)),
+      [],
+    )
+  })
 })

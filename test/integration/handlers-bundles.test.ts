@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { readdirSync } from 'node:fs'
-import { mkdir, readFile, readdir, readlink, stat, writeFile } from 'node:fs/promises'
+import fs, { mkdir, readFile, readdir, readlink, stat, writeFile } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
-import { describe, it } from 'node:test'
+import { describe, it, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { zstdCompress } from 'node:zlib'
@@ -32,6 +33,17 @@ async function withFileBytesMax(bytes: number, work: () => Promise<void>): Promi
   } finally {
     await limitFileBytes('unlimited')
   }
+}
+
+/** The next time that something is renamed in this process it fails, as on a disk that is about to die. */
+function failRename(context: TestContext): void {
+  const { mock } = context.mock.method(fs, 'rename', async () => {
+    mock.restore()
+    syncBuiltinESMExports()
+    throw Object.assign(new Error('EIO: i/o error, rename'), { code: 'EIO' })
+  })
+  // Or those who have imported it by name would not see it.
+  syncBuiltinESMExports()
 }
 
 async function limitFileBytes(soft: string): Promise<void> {
@@ -148,6 +160,31 @@ describe('bundle store', () => {
     assert.deepEqual(there, [3, 2, 2])
     assert.deepEqual(await readdir(scope.root), ['b'.repeat(64)])
     assert.equal(scope.store.get(A), undefined)
+  })
+
+  it('has what it could not remove, and removes it the next time', async (context) => {
+    await using scope = await bundleScope()
+    await scope.put(A, [{ name: 'index.js', text: '1' }])
+    await scope.store.ensure({ digest: A, bytes: 1 }, soon())
+    failRename(context)
+    await assert.rejects(
+      scope.store.retain(() => false),
+      { code: 'EIO' },
+    )
+    assert.equal(await scope.store.ensure({ digest: A, bytes: 1 }, soon()), scope.store.get(A))
+    assert.deepEqual(scope.fetched, [A])
+    assert.deepEqual(await scope.store.retain(() => false), [A])
+    assert.deepEqual(await readdir(scope.root), [])
+  })
+
+  it('takes a bundle that is there though nobody knows of it: it could not be written through at first', async () => {
+    await using scope = await bundleScope()
+    const target = join(scope.root, 'a'.repeat(64))
+    await mkdir(target)
+    await writeFile(join(target, 'index.js'), '1')
+    await scope.put(A, [{ name: 'index.js', text: '1' }])
+    assert.equal(await scope.store.ensure({ digest: A, bytes: 1 }, soon()), target)
+    assert.deepEqual(await readdir(scope.root), ['a'.repeat(64)])
   })
 
   const HOSTILE: readonly { readonly name: string; readonly entries: readonly Entry[] }[] = [

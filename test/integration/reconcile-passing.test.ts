@@ -1,61 +1,25 @@
 import assert from 'node:assert/strict'
-import { describe, it, type TestContext } from 'node:test'
+import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ReconcilerOptions } from '#agent/reconcile/index.ts'
 import { Fault } from '#shared/fault.ts'
-import type { FunctionSettings } from '#shared/schemas/command.ts'
-import type { FunctionReport } from '#shared/schemas/health.ts'
 import { eventually } from '#test/eventually.ts'
 import { invocation } from '#test/invoke-scope.ts'
-import { MemoryEngine } from '#test/memory-engine.ts'
 import {
-  answering,
-  assignmentOf,
-  call,
-  reported,
-  startNode,
-  type ReconcileNode,
-} from '#test/reconcile-scope.ts'
+  asleep,
+  bed,
+  clock,
+  deploy,
+  outcome,
+  reportOf,
+  STABLE_MS,
+  type Bed,
+} from '#test/memory-bed.ts'
+import { answering, assignmentOf, reported } from '#test/reconcile-scope.ts'
 import { tempFolder } from '#test/temp.ts'
 
 // What goes wrong for a moment, or for good, with handlers whose engine does as it is told.
 
-const STABLE_MS = 10_000
 const NO_SPACE = new Fault('HANDLER_START', 'no space left on device')
-
-interface Bed extends ReconcileNode {
-  readonly engine: MemoryEngine
-}
-
-/** A node that wants nothing yet. */
-async function bed(folder: string, changes: Partial<ReconcilerOptions> = {}): Promise<Bed> {
-  const engine = new MemoryEngine()
-  const place = { kind: 'process', folder, installation: 'memory' } as const
-  return { ...(await startNode(place, { engine, ...changes })), engine }
-}
-
-/** Wants `f`, which answers `ok`. */
-async function deploy(node: Bed, settings: Partial<FunctionSettings> = {}) {
-  const assignment = await assignmentOf(node.source, 'f', answering('ok'), settings)
-  node.reconciler.setDesired([assignment])
-  await reported(node, 'f', 'ready')
-  return assignment
-}
-
-function reportOf(node: Bed): FunctionReport {
-  const [report] = node.reconciler.report()
-  assert.ok(report !== undefined)
-  return report
-}
-
-/** `ok`, or the fault's code. */
-function outcome(node: Bed): Promise<string> {
-  return call(node.router, 'f').catch((error: unknown) => Fault.from(error).code)
-}
-
-async function asleep(node: Bed): Promise<void> {
-  await eventually(() => reportOf(node).handlers.paused === 1)
-}
 
 /** Wants `f` no more while it sleeps; from then on the engine has this answer to everything. */
 async function giveUpAsleep(node: Bed, answer: Fault): Promise<void> {
@@ -65,16 +29,6 @@ async function giveUpAsleep(node: Bed, answer: Fault): Promise<void> {
     throw answer
   }
   node.reconciler.setDesired([])
-}
-
-/** The monotonic clock, which a test sets forward. */
-function clock(context: TestContext): (ms: number) => void {
-  const now = performance.now.bind(performance)
-  let aheadMs = 0
-  context.mock.method(performance, 'now', () => now() + aheadMs)
-  return (ms) => {
-    aheadMs += ms
-  }
 }
 
 describe('a start that fails once', () => {

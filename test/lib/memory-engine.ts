@@ -8,6 +8,7 @@ import type {
   ObservedHandler,
   SpareSpec,
 } from '#agent/handlers/index.ts'
+import { Fault } from '#shared/fault.ts'
 import { TYPE, cutFrames, frameBytes, responseBytes, type WireFrame } from './frame-peer.ts'
 
 type Asked = 'start' | 'pause' | 'unpause'
@@ -18,6 +19,7 @@ interface Process {
   paused: boolean
   /** What INIT has told it. */
   loaded: object | undefined
+  hangs: boolean
 }
 
 const RECONNECT_MS = 20
@@ -28,6 +30,8 @@ export class MemoryEngine implements Engine {
   readonly kind = 'process'
   startMs = 20
   callMs = 5
+  /** What handlers are made of; undefined: the images cannot be read. */
+  image: string | undefined = 'memory'
   /** False: runners do not answer PING. */
   answersPing = true
   /** Called before the engine does what it is asked for; what it throws is the engine's answer. */
@@ -43,7 +47,8 @@ export class MemoryEngine implements Engine {
   }
 
   async identity(): Promise<string> {
-    return 'memory'
+    if (this.image === undefined) throw new Fault('IMAGE_MISSING', 'no runtime images')
+    return this.image
   }
 
   codeDirInside(): string {
@@ -71,7 +76,13 @@ export class MemoryEngine implements Engine {
   async startSpare(spec: SpareSpec): Promise<void> {
     await this.#ask('start')
     await sleep(this.startMs)
-    const process: Process = { spec, socket: undefined, paused: false, loaded: undefined }
+    const process: Process = {
+      spec,
+      socket: undefined,
+      paused: false,
+      loaded: undefined,
+      hangs: false,
+    }
     this.#processes.set(spec.id, process)
     this.#connect(process)
   }
@@ -99,6 +110,11 @@ export class MemoryEngine implements Engine {
   /** All of them end by themselves, or the newest so many. */
   kill(count = Number.POSITIVE_INFINITY): void {
     for (const id of [...this.#processes.keys()].slice(-count)) this.#exit(id, 1)
+  }
+
+  /** Those that are there answer nothing any more, neither calls nor PING. */
+  hang(): void {
+    for (const process of this.#processes.values()) process.hangs = true
   }
 
   async tail(): Promise<string> {
@@ -146,6 +162,7 @@ export class MemoryEngine implements Engine {
 
   #take(process: Process, socket: Socket, frame: WireFrame): void {
     const { type, payload } = frame
+    if (process.hangs) return
     if (type === TYPE.init) {
       const { fn, release }: { fn: string; release: string } = JSON.parse(payload.toString())
       process.loaded = { fn, release }

@@ -3,9 +3,11 @@ import { describe, it } from 'node:test'
 import * as fc from 'fast-check'
 import {
   fitMemory,
+  plan,
   type ActualFunction,
   type ActualHandler,
   type Desired,
+  type Step,
 } from '#agent/reconcile/index.ts'
 
 function want(fn: string, replicas: number, changes: Partial<Desired> = {}): Desired {
@@ -24,6 +26,8 @@ function handler(
 ): ActualHandler {
   return { id, spec: 'new', phase, proven: true, memoryMiB: 100, ...changes }
 }
+
+const suspect = (id: string): ActualHandler => handler(id, 'serving', { suspect: 'overrun' })
 
 interface Row {
   readonly name: string
@@ -94,7 +98,73 @@ const ROWS: readonly Row[] = [
     budgetMiB: 100,
     replicas: [3],
   },
+  {
+    name: 'handlers under suspicion go before others take their place, when there is no room for both',
+    desired: [want('a', 3)],
+    functions: [have('a', handler('sound', 'serving'), suspect('b'), suspect('c'))],
+    budgetMiB: 300,
+    replicas: [1],
+    limited: ['a'],
+  },
+  {
+    name: 'the last one is replaced even above the budget',
+    desired: [want('a', 1)],
+    functions: [have('a', suspect('last'))],
+    budgetMiB: 100,
+    replicas: [1],
+  },
+  {
+    name: 'one that comes back as soon as it is paused needs no more memory',
+    desired: [want('a', 1, { replicasMin: 0 }), want('b', 0, { replicasMin: 0 })],
+    functions: [have('a', handler('p', 'pausing')), have('b', kept('k', 1))],
+    budgetMiB: 200,
+    replicas: [1, 0],
+  },
 ]
+
+let ids = 0
+
+/** As a node would do, with an engine that does as it is told: drained after a while, all else after a round. */
+function advance(handlers: readonly ActualHandler[], steps: readonly Step[]): ActualHandler[] {
+  const told = new Map(steps.flatMap((step) => ('id' in step ? [[step.id, step.kind]] : [])))
+  const starts = steps.filter(({ kind }) => kind === 'start')
+  const made = starts.map(() => handler(`new${(ids += 1)}`, 'starting'))
+  const there = handlers.flatMap((one) => {
+    const phase = PHASES[told.get(one.id) ?? one.phase] ?? one.phase
+    return one.phase === 'stopping' ? [] : [{ ...one, phase }]
+  })
+  return [...there, ...made]
+}
+
+const PHASES: { readonly [K in string]?: ActualHandler['phase'] } = {
+  starting: 'ready',
+  attach: 'serving',
+  drain: 'draining',
+  draining: 'drained',
+  stop: 'stopping',
+}
+
+describe('handlers that all overran', () => {
+  for (const count of [8, 1]) {
+    it(`${count} of ${count} are replaced with one more than the budget has room for`, () => {
+      let handlers = Array.from({ length: count }, (_, n) => suspect(`old${n}`))
+      let mostMiB = 0
+      for (let round = 0; round < 30; round += 1) {
+        const functions = [have('f', ...handlers)]
+        const { desired, giveUp } = fitMemory([want('f', count)], functions, count * 100)
+        const actual = { engine: 'present', functions, orphans: [], giveUp } as const
+        handlers = advance(handlers, plan(desired, actual, 0))
+        mostMiB = Math.max(mostMiB, handlers.length * 100)
+        assert.ok(handlers.some(({ phase }) => phase === 'serving'))
+      }
+      assert.equal(mostMiB, count * 100 + 100)
+      assert.deepEqual(
+        handlers.map((one) => [one.phase, one.suspect]),
+        Array.from({ length: count }, () => ['serving', undefined]),
+      )
+    })
+  }
+})
 
 describe('fitMemory', () => {
   for (const row of ROWS) {

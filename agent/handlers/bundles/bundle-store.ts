@@ -33,6 +33,9 @@ export interface BundleStoreOptions {
 
 const DIGEST = /^sha256:([0-9a-f]{64})$/
 const TEMPORARY = '.new-'
+const ABSENT = ['ENOENT']
+/** Which of the two is up to the file system. */
+const TAKEN = ['ENOTEMPTY', 'EEXIST']
 
 interface Work {
   readonly result: Promise<string>
@@ -118,7 +121,10 @@ export class BundleStore {
       this.#present.delete(hex)
       const out = this.#temporary()
       // Renamed first: what a crash leaves of the removal must not look like a bundle.
-      await rename(join(this.#folder, hex), out)
+      await rename(join(this.#folder, hex), out).catch((error: unknown) => {
+        if (!hasCode(error, ABSENT)) this.#present.add(hex)
+        throw error
+      })
       await remove(out)
       removed.push(`sha256:${hex}`)
     }
@@ -152,7 +158,7 @@ export class BundleStore {
       await mkdir(temporary, { mode: 0o755 })
       await unpackBundle(file, temporary, this.#limits, signal)
       signal.throwIfAborted()
-      if (!this.#present.has(hex)) await rename(temporary, target)
+      if (!this.#present.has(hex)) await putOnce(temporary, target)
       await syncFolder(this.#folder)
       this.#present.add(hex)
       return target
@@ -173,6 +179,17 @@ function hexOf(digest: string): string {
   const hex = DIGEST.exec(digest)?.[1]
   if (hex === undefined) throw new RangeError(`not a digest: ${digest}`)
   return hex
+}
+
+/** Nothing but a whole bundle ever gets such a name: what has it may stay, e.g. because it could not be written through at first. */
+async function putOnce(temporary: string, target: string): Promise<void> {
+  await rename(temporary, target).catch((error: unknown) => {
+    if (!hasCode(error, TAKEN)) throw error
+  })
+}
+
+function hasCode(error: unknown, codes: readonly string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code))
 }
 
 /** Also a tree whose folders lost their write bit. */

@@ -244,8 +244,7 @@ export class DockerEngine implements Engine {
 
   async #startBy(image: string, spec: HandlerSpec | SpareSpec, signal: AbortSignal): Promise<void> {
     const { installation, runtime } = this.#options
-    const hasInit = this.#hasInit
-    const options = containerOptions({ spec, installation, image, runtime, hasInit })
+    const options = containerOptions({ spec, installation, image, runtime, hasInit: this.#hasInit })
     try {
       signal.throwIfAborted()
       // Not given up with the caller: the engine would make the container all the same, and later than we could remove it.
@@ -255,6 +254,7 @@ export class DockerEngine implements Engine {
       for (const watch of this.#watches) watch.add(spec.id, container.id)
       await this.#call('start', SLOW_MS, signal, (abortSignal) => container.start({ abortSignal }))
     } catch (error) {
+      for (const watch of this.#watches) watch.delete(spec.id)
       // Also when the caller gave up: the engine may have made the container all the same.
       await this.#remove(spec.id, timeLimit(QUICK_MS)).catch(() => undefined)
       throw error

@@ -5,8 +5,8 @@ import { slabs } from './slabs.ts'
 
 /** Where batches go: a socket. Chunks are written in order; the writer does not touch a chunk again while `backlogBytes` is above 0. */
 export interface FrameOutput {
-  /** @param written - called when the kernel has taken the chunk, and with it all before it; or the connection has ended */
-  write(chunk: Buffer, written?: () => void): void
+  /** @param written - called when the kernel has taken the chunk, and with it all before it; or, with an error, the connection has ended */
+  write(chunk: Buffer, written?: (error?: Error | null) => void): void
   /** Called around two or more writes that belong together. */
   cork(): void
   uncork(): void
@@ -43,6 +43,8 @@ export class FrameWriter {
   /** To be called when the batch has been written. */
   #written: (() => void)[] = []
   #scheduled = false
+  /** Will be told when the kernel has taken what is written. */
+  #waiting = false
   #closed = false
 
   constructor(output: FrameOutput) {
@@ -180,10 +182,7 @@ export class FrameWriter {
     } else if (last >= 0) output.write(chunks[last] ?? NO_BYTES)
     if (last > 0) output.uncork()
     chunks.length = 0
-    if (this.#slab !== undefined && output.backlogBytes === 0) {
-      slabs.give(this.#slab)
-      this.#slab = undefined
-    }
+    this.#giveSlab()
   }
 
   /** Drops what is not written; later frames are ignored. */
@@ -193,6 +192,24 @@ export class FrameWriter {
     this.#written = []
     // Not given back: the socket may still refer to it.
     this.#slab = undefined
+  }
+
+  readonly #taken = (error?: Error | null): void => {
+    this.#waiting = false
+    // A connection that has ended says so of whatever is written: to ask it again would have no end.
+    if (!error && !this.#scheduled) this.#giveSlab()
+  }
+
+  /** Now, or when the kernel has taken its bytes: perhaps no other batch comes for long. */
+  #giveSlab(): void {
+    if (this.#slab === undefined) return
+    if (this.#output.backlogBytes === 0) {
+      slabs.give(this.#slab)
+      this.#slab = undefined
+    } else if (!this.#waiting) {
+      this.#waiting = true
+      this.#output.write(NO_BYTES, this.#taken)
+    }
   }
 
   #schedule(): void {

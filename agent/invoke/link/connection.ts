@@ -53,7 +53,7 @@ export class Connection implements FrameOutput, LinkConnection {
     this.#decoder.sink = owner
   }
 
-  write(chunk: Buffer, written?: () => void): void {
+  write(chunk: Buffer, written?: (error?: Error | null) => void): void {
     this.#socket.write(chunk, written)
   }
 

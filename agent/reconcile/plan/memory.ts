@@ -65,12 +65,14 @@ interface Wish {
 function wishOf(want: Desired, handlers: readonly ActualHandler[]): Wish {
   if (want.spec === undefined) return { want, must: 0, extra: 0, resumable: [] }
   const current = handlers.filter(({ spec }) => spec === want.spec)
-  const running = current.filter(({ phase, spent }) => RUNNING.has(phase) && spent !== true).length
+  const running = current.filter(isRunning).length
+  // They come back as soon as they are paused to the end, and nothing is started in their place.
+  const pausing = current.filter(({ phase }) => phase === 'pausing').length
   const resumable = current
     .filter((one) => one.phase === 'paused' || (one.phase === 'drained' && isReusable(one)))
     .slice(0, Math.max(0, want.replicas - running))
     .map(({ id }) => id)
-  const there = running + resumable.length
+  const there = running + pausing + resumable.length
   const least = Math.min(want.replicas, Math.max(1, want.replicasMin))
   const must = Math.max(0, least - there)
   const extra = Math.max(0, want.replicas - there - must)
@@ -83,6 +85,11 @@ const RUNNING: ReadonlySet<ActualHandler['phase']> = new Set([
   'ready',
   'serving',
 ])
+
+/** Those under suspicion are to be replaced, and go the sooner the fewer there is room for in their place. */
+function isRunning({ phase, spent, suspect }: ActualHandler): boolean {
+  return RUNNING.has(phase) && spent !== true && suspect === undefined
+}
 
 function byPausedUntil(a: ActualHandler, b: ActualHandler): number {
   return (a.pausedUntilMs ?? 0) - (b.pausedUntilMs ?? 0)
