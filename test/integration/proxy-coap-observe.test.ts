@@ -291,6 +291,18 @@ test('what a registration has sent counts among the bodies of calls until its ob
   await eventually(() => scope.proxy.stats.inFlightBytes === 0)
 })
 
+test('a registration has no large body', async () => {
+  await using scope = await coapProxyScope({ bodyBytesMax: 1024 * 1024 })
+  const client = await scope.client()
+  let code = '2.31'
+  for (let num = 0; code === '2.31'; num += 1) {
+    const options = [{ name: 'Block1' as const, value: block(num, num < 70, 6) }]
+    code = (await client.ask(get('count=1', 0, { payload: Buffer.alloc(1_024), options }))).code
+  }
+  assert.equal(code, '4.13')
+  assert.deepEqual([scope.invoker.seen.length, scope.proxy.stats.inFlightBytes], [0, 0])
+})
+
 test('a node that stops waits for observations as for calls, then ends them with 5.03', async () => {
   await using scope = await coapProxyScope()
   const [short, long] = [await scope.client(), await scope.client()]

@@ -53,6 +53,8 @@ const ACK_TIMEOUT_MS = 2_000
 const RETRY_AFTER_MS = 1_000
 /** A notification in blocks waits so many times ACK_TIMEOUT for the next block to be fetched. */
 const BLOCKS_IDLE_FACTOR = 5
+/** It is held as long as the observation goes on; a few large ones would leave no room for anybody's calls. */
+const REGISTRATION_BYTES_MAX = 64 * 1024
 
 /**
  * CoAP over UDP in front of the functions: `/<function>[/rest][?query]`, all methods, block-wise both ways.
@@ -252,6 +254,10 @@ export class CoapProxy {
     const { method, query, headers, accept } = request
     const { invoker } = this.#options
     const { bodyBytesMax } = this.#limits
+    if (request.observe === 0 && body.length > REGISTRATION_BYTES_MAX) {
+      const message = `the body of a registration is larger than ${REGISTRATION_BYTES_MAX} bytes`
+      throw new Fault('BODY_TOO_LARGE', message, { bytesMax: REGISTRATION_BYTES_MAX })
+    }
     this.#inFlightBytes += body.length
     const observation = request.observe === 0 ? this.#observers.open(exchange, request) : undefined
     const failed = (error: unknown): void => {

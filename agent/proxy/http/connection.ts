@@ -83,7 +83,8 @@ export class Connection implements CallConnection, BodySource {
     const wants = (this.#state === 'counted' || this.#state === 'chunked') && awaited
     const still = this.#stillness.look(wants, bytesRead, this.#host.budget.short)
     if (still !== undefined && this.#call !== undefined) return this.#call.cancel(still)
-    if (nowMs < (this.#end?.dueAtMs ?? this.#dueAtMs)) return
+    const dueAtMs = this.#end?.dueAtMs ?? this.#dueAtMs
+    if (nowMs < dueAtMs || (this.#state === 'idle' && this.sending)) return
     switch (this.#state) {
       case 'head':
       case 'counted':

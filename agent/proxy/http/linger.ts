@@ -30,8 +30,11 @@ export class Linger {
   /** That much was thrown away. */
   read(bytes: number): void {
     this.#bytesLeft -= bytes
-    if (this.#bytesLeft < 0) this.#socket.destroy()
-    else if (this.#endsAtMs !== Number.POSITIVE_INFINITY) {
+    if (this.#bytesLeft < 0) {
+      // An orderly end would say that the answer is whole.
+      if (this.#socket.writableLength > 0) this.#socket.resetAndDestroy()
+      else this.#socket.destroy()
+    } else if (this.#endsAtMs !== Number.POSITIVE_INFINITY) {
       this.dueAtMs = Math.min(this.#endsAtMs, this.#clock.nowMs + SILENT_MS)
     }
   }

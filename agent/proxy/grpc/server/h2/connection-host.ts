@@ -25,6 +25,6 @@ export interface ConnectionLimits {
   readonly keepaliveMs: number
   /** ... and is gone when it gives none for this long. */
   readonly keepaliveTimeoutMs: number
-  /** An answer of which the caller takes nothing for this long is given up. */
+  /** An answer of which the caller takes nothing for this long is given up, an unfinished one after five times as long. */
   readonly stalledMs: number
 }

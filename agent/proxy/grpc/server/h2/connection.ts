@@ -25,6 +25,7 @@ import { StreamTable } from './stream-table.ts'
 /** What all requests of a connection together may be ahead of what has been taken of them. */
 const WINDOW_BYTES = 1024 * 1024
 const PING_BYTES = 8
+const UNFINISHED_FACTOR = 5
 /** Payloads of our PINGs: whether the peer lives, and whether it has seen the GOAWAY. */
 const ALIVE = Buffer.from('alive?!!')
 const GOING = Buffer.from('goodbye!')
@@ -93,7 +94,9 @@ export class Connection implements FrameSink, StreamHost {
     // One that has not even greeted is given up for its silence all the same.
     if (does === 'ask' && this.#state !== 'greeting') this.writer.frame(FRAME.ping, 0, 0, ALIVE)
     for (const stream of this.#streams.values()) {
-      const stalled = stream.waitsForPeer && nowMs - stream.movedAtMs > this.#limits.stalledMs
+      // A caller may work long on what it has of a stream.
+      const patienceMs = this.#limits.stalledMs * (stream.ending ? 1 : UNFINISHED_FACTOR)
+      const stalled = stream.waitsForPeer && nowMs - stream.movedAtMs > patienceMs
       if (stalled) stream.reset(CODE.cancel)
     }
   }

@@ -84,6 +84,11 @@ export class H2Stream implements CallStream {
     this.#contentLength = contentLength
   }
 
+  /** The answer is complete but for what the peer does not take. */
+  get ending(): boolean {
+    return this.#trailers !== undefined
+  }
+
   /** There is something of the answer that the peer does not take. */
   get waitsForPeer(): boolean {
     return this.#queue.length > 0
@@ -97,16 +102,22 @@ export class H2Stream implements CallStream {
   write(frame: Buffer): Written {
     if (this.localEnded) return 'taken'
     const host = this.#host
-    const roomBytes = Math.min(this.#sendWindowBytes, host.sendWindowBytes)
     const behind = this.waitsForPeer
-    if (behind || frame.length > roomBytes || !host.writer.hasRoom) {
-      if (!this.#mayWait(frame.length)) return 'refused'
+    const waitsBytes = frame.length - (behind ? 0 : this.#roomBytes(host.sendWindowBytes))
+    if (waitsBytes > 0) {
+      if (!this.#mayWait(waitsBytes)) return 'refused'
       if (!behind) this.movedAtMs = performance.now()
     }
     this.#push(frame)
     this.go()
     this.#full = this.#waitingBytes > WAITING_BYTES_MAX
     return this.#full ? 'full' : 'taken'
+  }
+
+  /** So much can leave now. */
+  #roomBytes(connectionBytes: number): number {
+    if (!this.#host.writer.hasRoom) return 0
+    return Math.max(0, Math.min(this.#sendWindowBytes, connectionBytes))
   }
 
   end(trailers: HeaderList): void {
@@ -125,7 +136,8 @@ export class H2Stream implements CallStream {
       this.#endLocal()
       return true
     }
-    if (!this.#mayWait(frame.length)) return false
+    const waitsBytes = frame.length - this.#roomBytes(host.sendWindowBytes)
+    if (waitsBytes > 0 && !this.#mayWait(waitsBytes)) return false
     this.open()
     this.movedAtMs = performance.now()
     this.#push(frame)
