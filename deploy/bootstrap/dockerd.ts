@@ -82,6 +82,8 @@ export async function startDockerd(
   return {
     async ensureRunning(again) {
       if (!hasEnded(child)) return false
+      // Another one serves there by now: ours would end at its pid file, again and again.
+      if ((await engineState(options.socketPath, again)).state === 'running') return false
       child = spawnDockerd(options, standard)
       await waitForEngine(options, child, again)
       return true

@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import { STATUS_CODES } from 'node:http'
 import { Writable } from 'node:stream'
 import type { Call } from './call.ts'
@@ -205,7 +206,7 @@ export class ClassicResponse extends LazyWritable {
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
     this.flushHeaders()
-    this.#call.write(chunk, done)
+    this.#call.write(chunk, AsyncResource.bind(done))
   }
 
   override _final(done: () => void): void {
@@ -232,7 +233,10 @@ export class ClassicResponse extends LazyWritable {
     const content = this.statusCode === 204 || this.statusCode === 304 ? '' : body
     const type = head === TEXT_HEAD && looksLikeHtml(body) ? `content-type\n${HTML}` : head
     const heard = this.listenerCount('finish') + this.listenerCount('close') > 0
-    const finished = heard ? () => process.nextTick(() => this.#finished()) : undefined
+    // In the function's own async context: the socket calls back in none.
+    const finished = heard
+      ? AsyncResource.bind(() => process.nextTick(() => this.#finished()))
+      : undefined
     this.#call.answer(this.statusCode, this.#head(type), content, finished)
     this.#sent = true
     return this

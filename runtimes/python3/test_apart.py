@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import decimal
 import threading
 import time
 import types
@@ -120,6 +121,26 @@ class ContextTest(unittest.TestCase):
             while not call.answers and time.monotonic() < until:
                 time.sleep(0.001)
         self.assertEqual([call.answers for call in calls], [["loaded, a call"]] * 4)
+
+    def test_how_a_call_sets_decimal_arithmetic_is_not_seen_by_the_next(self):
+        # Touched as the module is loaded: calls begin with one setting, which is changed in place.
+        decimal.getcontext()
+
+        def function():
+            before = decimal.getcontext().prec
+            decimal.getcontext().prec = 5
+            return str(before)
+
+        async def coroutine():
+            return function()
+
+        threads = Threads(Contract(function, "classic", "f", "r"), 1, None, NOT_FORKED)
+        calls = [fake_call() for _ in range(4)]
+        for call in calls[:2]:
+            threads.submit(call)
+        self.assertTrue(threads._run_inline())
+        self.run_async(coroutine, *calls[2:])
+        self.assertEqual([call.answers for call in calls], [["28"]] * 4)
 
     def run_async(self, function, *calls):
         """Calls an async function, one call after another, all by the same task."""

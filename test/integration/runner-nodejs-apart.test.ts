@@ -126,6 +126,26 @@ describe('nodejs: bytes that are used again when they have been sent', { timeout
   }
 })
 
+const STORES = `
+const own = new (require('node:async_hooks').AsyncLocalStorage)()
+module.exports = (req, res) => own.run('mine', () => {
+  res.on('finish', () => console.log('finish: ' + own.getStore()))
+  if (req.method === 'PUT') return res.send(Buffer.alloc(300_000))
+  res.write(Buffer.alloc(300_000), () => res.end(own.getStore()))
+})`
+
+describe('nodejs: callbacks of an answer', { timeout: 60_000 }, () => {
+  it('have the values of the function that gave them, however large the answer', async () => {
+    await using scope = await RunnerScope.start({ runtime: 'nodejs', fn: { 'index.js': STORES } })
+    const session = await scope.ready()
+    const written = await session.call({ body: 'x' })
+    assert.equal(written.text.slice(300_000), 'mine')
+    await session.call({ method: 'PUT', body: 'x' })
+    const told = () => session.logs.filter(({ text }) => text === 'finish: mine').length
+    await eventually(() => told() === 2)
+  })
+})
+
 const leaving = (text: string): string => `
 const left = new (require('node:async_hooks').AsyncLocalStorage)()
 module.exports = (req, res) => {

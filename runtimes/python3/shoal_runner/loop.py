@@ -13,6 +13,7 @@ from collections import deque
 from . import protocol as p
 from .contract import BadAnswer, chunk_bytes, error_text, parts_of
 from .logs import current_call
+from .own_context import own_decimal
 
 _ENDED = object()
 
@@ -124,6 +125,7 @@ class Loop:
 
     async def _call(self, call):
         current_call.set(call)
+        own_decimal()
         contract = self._contract
         try:
             result = contract.function(*contract.arguments(call))

@@ -23,6 +23,7 @@ from . import protocol as p
 from .call import CallCancelled, Uninterrupted, cancel_lock, send_chunk
 from .contract import BadAnswer, chunk_bytes, error_text, parts_of
 from .logs import current_call
+from .own_context import own_decimal
 from .start_thread import start_thread
 
 MONITOR_S = 0.005
@@ -266,6 +267,7 @@ class Threads:
             call.thread = ident
             if call.cancelled:
                 raise CallCancelled
+            own_decimal()
             result = contract.function(*contract.arguments(call))
             if hasattr(result, "__await__"):
                 result = _await(result)
