@@ -114,26 +114,25 @@ func TestLinesThatWaitAreNobodysOnceTheirCallHasEnded(t *testing.T) {
 // An agent ends the connection for such a status, and with it the calls of others.
 func TestNoStatusLeavesThatAnAgentTakesForABrokenRunner(t *testing.T) {
 	for _, status := range []int{-1, 0, 199, 600, 65736} {
-		agent, socket := socketPair(t)
-		conn := newConnection(socket, newRunner("", "", nil))
-		c, err := newCall(1, &request{}, true, conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn.add(c)
+		c, agent := callBy(t, &request{}, true)
 		c.respond(status, "", nil, true)
 		_ = agent.SetReadDeadline(time.Now().Add(5 * time.Second))
 		f, err := readFrame(agent)
 		if err != nil || f.kind != typeError || f.payload[0] != kindBadAnswer {
 			t.Errorf("%d: %+v, error %v", status, f, err)
 		}
-		conn.writer.close(0)
-		_ = agent.Close()
 	}
 }
 
 // callOf is a call in flight on a connection whose agent reads nothing and which ends with the test.
 func callOf(t *testing.T, request *request, whole bool) *call {
+	t.Helper()
+	c, _ := callBy(t, request, whole)
+	return c
+}
+
+// callBy is a call in flight, and the agent's end of its connection, which ends with the test.
+func callBy(t *testing.T, request *request, whole bool) (*call, net.Conn) {
 	t.Helper()
 	agent, socket := socketPair(t)
 	conn := newConnection(socket, newRunner("", "", nil))
@@ -148,7 +147,7 @@ func callOf(t *testing.T, request *request, whole bool) *call {
 		<-conn.writer.done
 		closeFd(&socket)
 	})
-	return c
+	return c, agent
 }
 
 // socketPair returns the agent's end of a connection, and the runner's.

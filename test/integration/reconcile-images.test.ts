@@ -28,6 +28,16 @@ async function putBack(node: Bed, settings: Partial<FunctionSettings>): Promise<
   return assignment
 }
 
+/** Deploys `f`, lets it sleep, and takes its image away for as long as it takes to see that. */
+async function asleepWithoutImage(node: Bed): Promise<Assignment> {
+  const assignment = await deploy(node, { replicas: 0, idleMs: 50 })
+  await asleep(node)
+  node.engine.image = undefined
+  node.reconciler.setDesired([assignment])
+  await reported(node, 'f', 'failed')
+  return assignment
+}
+
 describe('a runtime image that is put back because the next one does not start', () => {
   it('has proved itself: its function sleeps', async (context) => {
     await using folder = await tempFolder()
@@ -58,11 +68,7 @@ describe('runtime images that cannot be read for a moment', () => {
     await using folder = await tempFolder()
     await using node = await bed(folder.path)
     const { engine } = node
-    const one = await deploy(node, { replicas: 0, idleMs: 50 })
-    await asleep(node)
-    engine.image = undefined
-    node.reconciler.setDesired([one])
-    await reported(node, 'f', 'failed')
+    const one = await asleepWithoutImage(node)
     assert.equal(await outcome(node), 'FUNCTION_UNAVAILABLE')
     engine.image = 'memory'
     node.reconciler.setDesired([one])
@@ -78,11 +84,7 @@ describe('runtime images that cannot be read for a moment', () => {
     await using folder = await tempFolder()
     await using node = await bed(folder.path)
     const { engine } = node
-    const one = await deploy(node, { replicas: 0, idleMs: 50 })
-    await asleep(node)
-    engine.image = undefined
-    node.reconciler.setDesired([one])
-    await reported(node, 'f', 'failed')
+    const one = await asleepWithoutImage(node)
     engine.image = 'new'
     node.reconciler.setDesired([one])
     await eventually(() => engine.asked.start === 2)

@@ -349,7 +349,7 @@ export class Connection implements CallConnection, BodySource {
     if (!this.#consuming) this.#giveParser() // Not while it reads.
     this.#intake.takeWaiting()
     this.#body = undefined
-    this.#end = new Linger(this.#socket, this.#host)
+    this.#end = new Linger(this.#socket, this.#host, () => this.destroy())
     this.setFlowing(true)
   }
 

@@ -13,13 +13,14 @@ const BYTES_MAX = 64 * 1024 * 1024
 export class Linger {
   /** When it is enough; never, until all has been sent. */
   dueAtMs = Number.POSITIVE_INFINITY
-  readonly #socket: Socket
+  readonly #enough: () => void
   readonly #clock: { readonly nowMs: number }
   #endsAtMs = Number.POSITIVE_INFINITY
   #bytesLeft = BYTES_MAX
 
-  constructor(socket: Socket, clock: { readonly nowMs: number }) {
-    this.#socket = socket
+  /** @param enough - called when the peer has sent too much: ends the connection at once */
+  constructor(socket: Socket, clock: { readonly nowMs: number }, enough: () => void) {
+    this.#enough = enough
     this.#clock = clock
     socket.end(() => {
       this.#endsAtMs = clock.nowMs + TOTAL_MS
@@ -30,11 +31,8 @@ export class Linger {
   /** That much was thrown away. */
   read(bytes: number): void {
     this.#bytesLeft -= bytes
-    if (this.#bytesLeft < 0) {
-      // An orderly end would say that the answer is whole.
-      if (this.#socket.writableLength > 0) this.#socket.resetAndDestroy()
-      else this.#socket.destroy()
-    } else if (this.#endsAtMs !== Number.POSITIVE_INFINITY) {
+    if (this.#bytesLeft < 0) this.#enough()
+    else if (this.#endsAtMs !== Number.POSITIVE_INFINITY) {
       this.dueAtMs = Math.min(this.#endsAtMs, this.#clock.nowMs + SILENT_MS)
     }
   }

@@ -101,9 +101,8 @@ export class H2Stream implements CallStream {
 
   write(frame: Buffer): Written {
     if (this.localEnded) return 'taken'
-    const host = this.#host
     const behind = this.waitsForPeer
-    const waitsBytes = frame.length - (behind ? 0 : this.#roomBytes(host.sendWindowBytes))
+    const waitsBytes = frame.length - (behind ? 0 : this.#roomBytes())
     if (waitsBytes > 0) {
       if (!this.#mayWait(waitsBytes)) return 'refused'
       if (!behind) this.movedAtMs = performance.now()
@@ -112,12 +111,6 @@ export class H2Stream implements CallStream {
     this.go()
     this.#full = this.#waitingBytes > WAITING_BYTES_MAX
     return this.#full ? 'full' : 'taken'
-  }
-
-  /** So much can leave now. */
-  #roomBytes(connectionBytes: number): number {
-    if (!this.#host.writer.hasRoom) return 0
-    return Math.max(0, Math.min(this.#sendWindowBytes, connectionBytes))
   }
 
   end(trailers: HeaderList): void {
@@ -136,7 +129,7 @@ export class H2Stream implements CallStream {
       this.#endLocal()
       return true
     }
-    const waitsBytes = frame.length - this.#roomBytes(host.sendWindowBytes)
+    const waitsBytes = frame.length - this.#roomBytes()
     if (waitsBytes > 0 && !this.#mayWait(waitsBytes)) return false
     this.open()
     this.movedAtMs = performance.now()
@@ -242,6 +235,12 @@ export class H2Stream implements CallStream {
   #push(frame: Buffer): void {
     this.#queue.push(frame)
     this.#waitingBytes += frame.length + PIECE_BYTES
+  }
+
+  /** So much can leave now. */
+  #roomBytes(): number {
+    const { writer, sendWindowBytes } = this.#host
+    return writer.hasRoom ? Math.max(0, Math.min(this.#sendWindowBytes, sendWindowBytes)) : 0
   }
 
   #mayWait(bytes: number): boolean {
