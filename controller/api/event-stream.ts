@@ -12,7 +12,6 @@ const BUFFERED_BYTES_MAX = 1024 * 1024
 const PING_MS = 30_000
 /** Clients have nothing to say. */
 const INCOMING_BYTES_MAX = 1024
-/** A client that is refused has this long to take the answer. */
 const REFUSE_MS = 2_000
 const TRY_AGAIN_LATER = 1013
 const GOING_AWAY = 1001
@@ -21,6 +20,8 @@ export interface EventStreamOptions {
   readonly server: Server
   readonly token: string
   readonly events: EventHub
+  /** How long a client that is refused has to take the answer. Default 2,000. */
+  readonly refuseMs?: number
 }
 
 /** `GET /v1/events` as WebSocket: every event as one JSON text. Token by header, or by `?token=` for browsers. */
@@ -75,7 +76,7 @@ export class EventStream {
   #refuse(socket: Duplex, status: string): void {
     this.#refused.add(socket)
     const letGo = () => socket.destroy()
-    const timer = setTimeout(letGo, REFUSE_MS)
+    const timer = setTimeout(letGo, this.#options.refuseMs ?? REFUSE_MS)
     socket.once('close', () => {
       clearTimeout(timer)
       this.#refused.delete(socket)

@@ -81,7 +81,7 @@ const ANSWERS: Readonly<Record<string, readonly number[]>> = {
   block: [504],
 }
 
-const TIMEOUT_S = 5
+const TIMEOUT_S = 10
 /** What a busy machine may add. With the default deadline of 30 s in place of this one, answers come later than both together. */
 const SLACK_MS = 10_000
 

@@ -64,6 +64,6 @@ it(
     })
     const serving = (await product.containers()).find(({ Id }) => Id === kept?.Id)
     assert.equal(serving?.State, 'running', 'resumed, not started')
-    assert.match(await shown(), /^nap +ready/m)
+    await eventually(async () => /^nap +ready/m.test(await shown()), { timeoutMs: 30_000 })
   },
 )

@@ -72,8 +72,11 @@ test(
       await callers[Symbol.asyncDispose]()
     }
     await eventually(() => descriptors() <= before.open + 1, { timeoutMs: 20_000 })
-    const left = (memory().heldBytes - before.heldBytes) / COUNT
-    assert.ok(left < BYTES_EACH_MAX / 8, `${left} bytes are left of each`)
+    await eventually(() => {
+      const left = (memory().heldBytes - before.heldBytes) / COUNT
+      assert.ok(left < BYTES_EACH_MAX / 8, `${left} bytes are left of each`)
+      return true
+    })
     await call()
   },
 )

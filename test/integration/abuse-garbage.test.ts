@@ -26,15 +26,28 @@ function memory(): { heldBytes: number; rssBytes: number } {
   return { heldBytes: heapUsed + external, rssBytes: rss }
 }
 
-/** What callers of a function that takes 15 ms see: 100 calls a second, from a process of their own. */
-async function quietP99(url: string): Promise<number> {
+/**
+ * What callers of a function that takes 15 ms see: 100 calls a second, from a process of their own. `undefined`: that had no turn to
+ * make enough of them.
+ */
+async function quietP99(url: string): Promise<number | undefined> {
   const records = await callerLoad({ url, durationMs: ROUND_MS, perSecond: 100 })
-  assert.ok(records.length > 15, `${records.length} calls`)
   assert.ok(records.every(({ status }) => status === 200))
+  if (records.length <= 15) return undefined
   return percentile(
     records.map(({ tookMs }) => tookMs),
     0.99,
   )
+}
+
+function keep(rounds: number[], p99: number | undefined): void {
+  if (p99 !== undefined) rounds.push(p99)
+}
+
+/** By the best round of each; never where one has none. */
+function isWithin(times: number, seen: readonly number[], reference: readonly number[]): boolean {
+  if (seen.length === 0 || reference.length === 0) return false
+  return Math.min(...seen) <= times * Math.min(...reference) + TURNS_MS
 }
 
 function abuse(port: number | string, kind: string): Promise<ChildScope> {
@@ -60,19 +73,19 @@ for (const [kind, what] of Object.entries(KINDS)) {
     const before = memory()
     let after = before
     for (let round = 0; ; round += 1) {
-      alone.push(await quietP99(url))
+      keep(alone, await quietP99(url))
       {
         await using _ = await abuse(scope.proxy.port, kind)
-        beside.push(await quietP99(url))
+        keep(beside, await quietP99(url))
         after = memory()
       }
-      if (Math.min(...beside) <= 3 * Math.min(...alone) + TURNS_MS) break
+      if (isWithin(3, beside, alone)) break
       // On a machine that has other work as well the abuse takes more than its share of turns, whoever is its aim: then it counts how
       // much that is with a bare server.
       await using _ = await abuse(new URL(bare.url).port, kind)
-      besideBare.push(await quietP99(bare.url))
+      keep(besideBare, await quietP99(bare.url))
       const busy = Math.min(...alone) > 2 * SERVICE_MS
-      if (busy && Math.min(...beside) <= Math.min(...besideBare) + TURNS_MS) break
+      if (busy && isWithin(1, beside, besideBare)) break
       const took = `alone ${alone.join(' ')}, beside ${beside.join(' ')}, a bare server ${besideBare.join(' ')}`
       assert.ok(round < ROUNDS_MAX, `${took} ms`)
     }

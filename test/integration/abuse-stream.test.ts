@@ -10,6 +10,7 @@ import { RawTcp } from '#test/raw-tcp.ts'
 import { ServedNode } from '#test/served-node.ts'
 
 const MIB = 1024 * 1024
+const EVENTS = Array.from({ length: 12 }, (_, n) => `data: ${n}\n\n`)
 
 /** Writes as fast as it may, sends events at a pace or each when it is told to, and tells how far it is. */
 const SOURCE = `
@@ -26,7 +27,7 @@ module.exports = async (req, res) => {
   res.on('close', () => { told.open -= 1; told.ended += 1 })
   if (req.path === '/events') {
     res.set('content-type', 'text/event-stream')
-    for (let n = 0; n < 5 && !res.destroyed; n += 1) {
+    for (let n = 0; n < ${EVENTS.length} && !res.destroyed; n += 1) {
       res.write('data: ' + n + '\\n\\n')
       await new Promise((resolve) => setTimeout(resolve, 150))
     }
@@ -34,7 +35,7 @@ module.exports = async (req, res) => {
   }
   if (req.path === '/events-by-request') {
     res.set('content-type', 'text/event-stream')
-    for (let n = 0; n < 5 && !res.destroyed; n += 1) {
+    for (let n = 0; n < ${EVENTS.length} && !res.destroyed; n += 1) {
       res.write('data: ' + n + '\\n\\n')
       await new Promise((resolve) => { goOn = resolve; res.once('close', resolve) })
     }
@@ -58,7 +59,6 @@ module.exports = async (req, res) => {
 }
 `
 const ALL_BYTES = 3_200 * 65_536
-const EVENTS = ['data: 0\n\n', 'data: 1\n\n', 'data: 2\n\n', 'data: 3\n\n', 'data: 4\n\n']
 /** For all events: what holds one back holds it for ever. */
 const EVENTS_WITHIN_MS = 30_000
 
@@ -129,8 +129,10 @@ test('server-sent events and chunks leave the node one by one, as the function w
 })
 
 test('HTTP: a reader that has ended its own side gets a stream with pauses to its end', async () => {
-  const { node } = await served()
+  const { node, told } = await served()
   await using _ = node
+  // The looks come ever more seldom: after a first call that takes long there may be none within the stream.
+  await told()
   using half = await RawTcp.connect(node.http.port)
   half.socket.allowHalfOpen = true
   half.socket.end('GET /flow/events HTTP/1.1\r\nHost: x\r\n\r\n')
@@ -147,7 +149,7 @@ test('HTTP: a reader that has ended its own side gets a stream with pauses to it
   }
   assert.equal(left, '')
   assert.equal(text, EVENTS.join(''))
-  assert.match(answer, /\r\n0+9\r\n/, 'it was asked whether it is there')
+  assert.match(answer, /\r\n0+[9a]\r\n/, 'it was asked whether it is there')
 })
 
 test('HTTP: a reader that stops makes the function stop, in bounded memory, and gets every byte in the end', async () => {

@@ -289,7 +289,7 @@ describe('logs over NATS', () => {
     const ask = async (tail: number, followMs: number): Promise<LogsReply> => {
       const request = JSON.stringify({ fn: 'site/thermo', tail, followMs })
       const reply = await controller.connection.request(subjects.logs(NODE), request, {
-        timeout: 2_000,
+        timeout: 10_000,
       })
       return reply.json()
     }
@@ -303,11 +303,11 @@ describe('logs over NATS', () => {
       await using node = await nodeScope(controller, { folder: folder.path })
       await eventually(() => controller.hellos.length > 0)
       for (const text of ['one', 'two', 'three']) node.logs.add(line(text))
-      const { lines, dropped } = await ask(2, 3_000)
+      const { lines, dropped } = await ask(2, 5_000)
       assert.deepEqual([lines.map(({ text }) => text), dropped], [['two', 'three'], 0])
       node.logs.add(line('four'))
       await eventually(() => live.length === 1)
-      await sleep(3_100)
+      await sleep(5_100)
       node.logs.add(line('nobody follows'))
       await sleep(300)
       assert.deepEqual(
@@ -332,7 +332,7 @@ describe('logs over NATS', () => {
     await eventually(() => controller.hellos.length > 0)
     const follow = async (fn: string, followMs: number): Promise<void> => {
       const request = JSON.stringify({ fn, tail: 0, followMs })
-      await controller.connection.request(subjects.logs(NODE), request, { timeout: 2_000 })
+      await controller.connection.request(subjects.logs(NODE), request, { timeout: 10_000 })
     }
     for (let at = 0; at < 100; at += 1) await follow(`silent/f${at}`, 50)
     let followed = false

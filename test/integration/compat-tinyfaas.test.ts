@@ -56,6 +56,7 @@ async function tinyFaas(): Promise<TinyFaas> {
     const [status = '', ...type] = stdout.slice(at + 1).split(' ')
     return { status: Number(status), type: type.join(' '), body: stdout.slice(0, at) }
   }
+  let uploads = 0
   return {
     peer,
     log,
@@ -68,8 +69,10 @@ async function tinyFaas(): Promise<TinyFaas> {
       return stdout
     },
     async upload(body) {
-      await writeFile(temp.join('body.json'), JSON.stringify(body))
-      return curl('/upload', '--data-binary', `@${temp.join('body.json')}`)
+      // A file of its own: uploads may be under way at once.
+      const file = temp.join(`body-${++uploads}.json`)
+      await writeFile(file, JSON.stringify(body))
+      return curl('/upload', '--data-binary', `@${file}`)
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }

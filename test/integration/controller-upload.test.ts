@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { it } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Value } from 'typebox/value'
 import { LIMITS } from '#shared/limits.ts'
 import { ApiError } from '#shared/schemas/api.ts'
@@ -77,7 +78,9 @@ it('two deployments of one function wait for each other; another function does n
   await using controller = await controllerScope({ nats: false })
   const stop = new AbortController()
   const hanging = upload(controller, 'sieve', silence(), stop.signal).catch(() => undefined)
-  await sleep(200)
+  // Its build has begun: there is a folder for its work.
+  const work = join(controller.folder, 'controller/build/tmp')
+  await eventually(async () => (await readdir(work)).length === 1)
   let ended = false
   const waiting = deploy(controller, 'sieve', 2).finally(() => {
     ended = true

@@ -60,19 +60,21 @@ it('images of stages and of earlier versions go; the current one, the one before
   }
   const idOf = async (tag = '') => (await docker.getImage(tag).inspect()).Id
   const current = new Set([await idOf(tags[2])])
-  const remove = (unusedMs: number, inMs: number) =>
-    removeOldImages({ docker, prefix, current, unusedMs, nowMs: Date.now() + inMs })
-  assert.deepEqual(await remove(HOUR_MS, 0), [], 'all were used just now')
+  const remove = (nowMs: number) =>
+    removeOldImages({ docker, prefix, current, unusedMs: HOUR_MS, nowMs })
+  assert.deepEqual(await remove(Date.now()), [], 'all were used just now')
 
   const user = await docker.createContainer({ Image: await idOf(tags[0]), Cmd: ['true'] })
   try {
-    assert.deepEqual(await remove(HOUR_MS, 2 * HOUR_MS), [], 'a container uses it')
+    assert.deepEqual(await remove(Date.now() + 2 * HOUR_MS), [], 'a container uses it')
   } finally {
     await user.remove({ force: true })
   }
+  // Its build was before this moment, so that without the mark it would be an hour old by then.
+  const askedMs = Date.now()
   await markUsed(docker, tags[0] ?? '')
-  assert.deepEqual(await remove(HOUR_MS, HOUR_MS - 1_000), [], 'used again')
-  assert.deepEqual(await remove(HOUR_MS, 2 * HOUR_MS), [tags[0]])
+  assert.deepEqual(await remove(askedMs + HOUR_MS - 1), [], 'used again')
+  assert.deepEqual(await remove(Date.now() + 2 * HOUR_MS), [tags[0]])
   // The current one and the one before are there.
   for (const tag of [tags[1], tags[2]]) assert.ok(await idOf(tag))
 })

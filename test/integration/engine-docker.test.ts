@@ -13,6 +13,9 @@ import { socketRelay } from '#test/socket-relay.ts'
 import { tempFolder } from '#test/temp.ts'
 import { engineConformance } from './engine-conformance.ts'
 
+/** A busy machine's daemon may hear late why a handler was killed. */
+const OOM_NEWS_MS = 5_000
+
 let scope: DockerScope
 let image: string
 
@@ -39,6 +42,7 @@ async function dockerBed(): Promise<EngineBed> {
         socketPath: options?.socketPath ?? '/var/run/docker.sock',
         installation: id,
         onWarning: options?.onWarning,
+        oomNewsMs: options?.oomNewsMs,
         images: {
           load: async () => ({
             arch: 'amd64',
@@ -120,7 +124,7 @@ describe('engine docker: the sandbox', () => {
 
   it('kills a handler that takes more memory than it may, and says that this was it', async () => {
     await using bed = await dockerBed()
-    await using engine = bed.engine(bed.installation)
+    await using engine = bed.engine(bed.installation, { oomNewsMs: OOM_NEWS_MS })
     using watch = watching(engine)
     const spec = await scriptSpec(bed, 'exec tail -c 100m /dev/zero')
     await engine.start(spec, within())
@@ -168,7 +172,7 @@ describe('engine docker: the sandbox', () => {
 describe('engine docker: other limits for a handler that runs', () => {
   it('kills it when it takes more memory than it may from now on', async () => {
     await using bed = await dockerBed()
-    await using engine = bed.engine(bed.installation)
+    await using engine = bed.engine(bed.installation, { oomNewsMs: OOM_NEWS_MS })
     using watch = watching(engine)
     const script =
       'while [ ! -e /shoal/go ]; do sleep 0.02; done; exec dd if=/dev/zero of=/dev/null bs=60M count=1'

@@ -102,7 +102,7 @@ test('a peer that reads nothing is read no further: what is to be answered stays
   assert.equal((await http2Call(client, {}, [ECHO])).code, 0)
   // It is served on when it reads again.
   deaf.socket.resume()
-  await eventually(() => waits() === 0)
+  await eventually(() => waits() === 0, { timeoutMs: 60_000 })
 })
 
 test('answers that nobody takes: so many bytes are held and no more, and each only for a while', async () => {

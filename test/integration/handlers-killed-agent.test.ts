@@ -58,7 +58,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         await eventually(async () => (await idsOf(bed)).length > 1, { timeoutMs: 30_000 })
         await agent.kill('SIGKILL')
       }
-      assert.ok((await idsOf(bed)).length > 1)
+      assert.ok((await settledIds(bed)).length > 1)
       const node = await startNode(bed)
       await node.close(true)
       assert.deepEqual(await idsOf(bed), [])
@@ -154,6 +154,19 @@ async function recordsOf(bed: NodeBed): Promise<readonly string[]> {
     .read()
     .records.map(({ id }) => id)
     .toSorted()
+}
+
+/** Once the engine has done what it was still doing for a killed agent. */
+function settledIds(bed: NodeBed): Promise<readonly string[]> {
+  return eventually(
+    async () => {
+      const before = await idsOf(bed)
+      await sleep(1_000)
+      const after = await idsOf(bed)
+      return before.join() === after.join() && after
+    },
+    { timeoutMs: 30_000 },
+  )
 }
 
 async function idsOf(bed: NodeBed): Promise<readonly string[]> {

@@ -86,7 +86,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
         const again = scope.found(record, { awakeMs: 50 })
         await again.adopt(isKnown)
         assert.equal(again.state.kind, 'ready')
-        assert.equal(await stateIn(scope, handler.id), 'running')
+        await eventually(async () => (await stateIn(scope, handler.id)) === 'running')
         assert.equal(await scope.call(again, 'you'), 'hello you')
         await scope.drain(again)
         await again.pause(within())
@@ -136,6 +136,7 @@ describe('a paused handler that is stopped', () => {
     }
     const handler = await scope.handler('nodejs', await scope.bundle(files), {
       env: { MARK: mark },
+      timeouts: { shutdownMs: 20_000 },
     })
     await handler.start()
     await handler.pause(within())

@@ -3,11 +3,13 @@ import { existsSync } from 'node:fs'
 import { readFile, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { DockerEngine } from '#agent/handlers/index.ts'
 import { RUNTIMES, type EngineKind } from '#shared/schemas/names.ts'
 import { Fault } from '#shared/fault.ts'
 import { watching } from '#test/engine-bed.ts'
 import { eventually } from '#test/eventually.ts'
 import { echoing, handlerScope, stocked } from '#test/handler-scope.ts'
+import { testImages } from '#test/images.ts'
 
 const inode = async (path: string): Promise<number> => (await stat(path)).ino
 const within = (ms = 30_000): AbortSignal => AbortSignal.timeout(ms)
@@ -205,7 +207,12 @@ describe('the pool of spares', () => {
 
 describe('a handler made of a spare', () => {
   it('may use what its function may use and no more: memory, processes', async () => {
-    await using scope = await handlerScope('docker')
+    // A busy machine's daemon may hear late why a handler was killed.
+    await using scope = await handlerScope('docker', (installation) => {
+      const images = { load: async () => testImages() }
+      const socketPath = '/var/run/docker.sock'
+      return new DockerEngine({ socketPath, installation, images, oomNewsMs: 5_000 })
+    })
     const pool = scope.pool()
     const files = {
       'fn.py': `
@@ -227,7 +234,12 @@ def fn(input):
     const wide = { wants: [await scope.want('python3', { pids: 200 })], memoryMiBMax: 1_000 }
     for (const body of ['processes', 'memory']) {
       await stocked(pool, { ...wide, calm: true }, 1)
-      const handler = await scope.handler('python3', bundle, { limits: { pids: 20 }, pool })
+      const handler = await scope.handler('python3', bundle, {
+        limits: { pids: 20 },
+        // Longer than that news takes: it would be said to have lost its connection.
+        timeouts: { relinkMs: 20_000 },
+        pool,
+      })
       await handler.start()
       if (body === 'processes') {
         assert.match(await scope.call(handler, body), /^1\d BlockingIOError$/)
@@ -235,7 +247,7 @@ def fn(input):
         await assert.rejects(scope.call(handler, body), (error) =>
           Fault.is(error, 'FUNCTION_EXITED'),
         )
-        await eventually(() => handler.state.kind === 'failed')
+        await eventually(() => handler.state.kind === 'failed', { timeoutMs: 20_000 })
         assert.ok(handler.state.kind === 'failed')
         assert.match(handler.state.fault.message, /ran out of its 128 MiB/)
       }

@@ -43,10 +43,10 @@ describe('a real runner', () => {
     }`)
     const { router } = runner.scope
     const overruns: RunnerLink[] = []
-    const settings = { ...LANE_SETTINGS, timeoutMs: 3_000 }
+    const settings = { ...LANE_SETTINGS, timeoutMs: 10_000 }
     const lane = router.ensure('echo', settings, { onOverrun: (link) => overruns.push(link) })
     lane.attach(runner.link, RELEASE)
-    const code = async (path: string, deadlineMs = 2_500): Promise<string> => {
+    const code = async (path: string, deadlineMs = 9_000): Promise<string> => {
       try {
         return String((await router.invoke(invocation({ path, deadlineMs }))).status)
       } catch (error) {
@@ -61,8 +61,8 @@ describe('a real runner', () => {
 
     const before = performance.now()
     assert.equal(await code('/block', 100), 'DEADLINE_EXCEEDED')
-    assert(performance.now() - before < 2_900)
-    await eventually(() => overruns.length === 1)
+    assert(performance.now() - before < 8_000)
+    await eventually(() => overruns.length === 1, { timeoutMs: 30_000 })
     assert.equal(overruns[0], runner.link)
 
     await using next = await RunnerProcess.start('module.exports = () => process.exit(3)')

@@ -260,7 +260,7 @@ test('a flood does not make the function run again for somebody else’s duplica
   const other = await scope.client(OTHER_LOOPBACK)
   const options = uriPath('echo')
   const done = { confirmable: true, code: 'POST', messageId: 1, options } as const
-  const slow = [...uriPath('slow'), { name: 'Uri-Query' as const, value: Buffer.from('ms=3000') }]
+  const slow = [...uriPath('slow'), { name: 'Uri-Query' as const, value: Buffer.from('ms=60000') }]
   const working = { confirmable: true, code: 'POST', messageId: 2, options: slow } as const
   await other.ask(done)
   other.send(working)

@@ -129,7 +129,7 @@ test('a stream whose caller takes nothing counts as all that it may hold, until 
     const held = await eventually(() => budget.bytes > 256 * 1024 && budget.bytes)
     assert.ok(held < 1024 * 1024, `${held} bytes`)
     slow.socket.resume()
-    await slow.until(/\r\n0\r\n\r\n$/)
+    await slow.until(/\r\n0\r\n\r\n$/, 60_000)
     await eventually(() => budget.bytes === 0)
     slow.socket.pause()
     slow.write(request)

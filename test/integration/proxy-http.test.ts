@@ -315,7 +315,7 @@ test('a reader that is slow makes the function wait', async () => {
 test('a function that does not read makes the caller wait, and its answer comes through all the same', async () => {
   await using scope = await httpProxyScope({ bodyBytesMax: 60_000_000 })
   using raw = await RawTcp.connect(scope.proxy.port)
-  raw.write('POST /sip?ms=500 HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n')
+  raw.write('POST /sip?ms=3000 HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n')
   raw.write(Buffer.alloc(50_000_000))
   await eventually(() => scope.invoker.running === 1)
   await new Promise((resolve) => setTimeout(resolve, 300))

@@ -14,7 +14,8 @@ describe('a handler that answers nobody', () => {
   it('gets no more calls, however short the timeout of its function is', async () => {
     await using folder = await tempFolder()
     await using node = await bed(folder.path)
-    await deploy(node, { timeoutMs: 800 })
+    // Shorter than it takes to see that a handler is blocked: a PING after a second, whose answer is a second late.
+    await deploy(node, { timeoutMs: 950 })
     const { promise: held, resolve: letGo } = Promise.withResolvers<void>()
     node.engine.before = () => held
     node.engine.hang()
@@ -32,14 +33,15 @@ describe('a handler that answers nobody', () => {
   it('is replaced at once when it is the last, though others have failed to join it for long', async (context) => {
     await using folder = await tempFolder()
     const pass = clock(context)
-    await using node = await bed(folder.path)
+    await using node = await bed(folder.path, { random: () => 1 })
     const one = await deploy(node, { timeoutMs: 200 })
     pass(STABLE_MS + 1_000)
     node.engine.before = () => {
       throw NO_SPACE
     }
     const two = { ...one, settings: { ...one.settings, replicas: 2 } }
-    for (let failures = 1; failures <= 8; failures += 1) {
+    // Up to a pause of a minute: twice as long as is waited below.
+    for (let failures = 1; failures <= 10; failures += 1) {
       // Not much longer than the pause, or the failures would be forgotten.
       const { retryAtMs = 0 } = reportOf(node)
       pass(Math.max(0, retryAtMs - Date.now()) + 10)
@@ -50,7 +52,8 @@ describe('a handler that answers nobody', () => {
     node.engine.hang()
     assert.equal(await outcome(node), 'DEADLINE_EXCEEDED')
     await eventually(() => reportOf(node).handlers.restarts === 1)
-    await eventually(() => reportOf(node).handlers.ready === 2, { timeoutMs: 5_000 })
-    assert.equal(await outcome(node), 'ok')
+    await eventually(() => reportOf(node).handlers.ready === 2, { timeoutMs: 30_000 })
+    // Its time is short for a busy machine.
+    await eventually(async () => (await outcome(node)) === 'ok')
   })
 })

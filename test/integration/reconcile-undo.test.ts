@@ -41,7 +41,7 @@ function keepTests(kind: EngineKind): void {
     const kept = await eventually(() => keptAlone(node), PATIENT)
     assert.ok(first.some(({ id }) => id === kept.id))
     assert.equal(kept.release, one.release)
-    assert.equal(node.reconciler.report()[0]?.handlers.paused, 1)
+    await eventually(() => node.reconciler.report()[0]?.handlers.paused === 1, PATIENT)
 
     node.reconciler.setDesired([{ ...one, settings: { ...one.settings, replicas: 1 } }])
     await reported(node, 'hello', 'ready')

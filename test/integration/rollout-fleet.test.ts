@@ -267,7 +267,9 @@ it('a rollout that is not ready by its deadline has timed out, with the nodes na
   node.react = () => ({ state: 'fetching', serving: [] })
   const ended = await roll(controller, 'sieve', { deadlineMs: 1_000 })
   assert.equal(ended.state, 'timed-out')
-  assert.equal(ended.reason, 'not ready in time: edge-1 is applying')
+  // How far the node had come by then is up to the machine.
+  const reason = /^not ready in time: edge-1 is (?:pending|sent|applying)$/
+  assert.match(ended.reason ?? '', reason)
 })
 
 it('settings that are not given are inherited from the last rollout', async () => {

@@ -121,7 +121,7 @@ describe('nodejs: a cancelled call', { timeout: 180_000 }, () => {
       const call = session.begin()
       await eventually(() => call.bodyBytes === session.windowBytes)
       session.cancel(call)
-      await Promise.race([call.answer(), sleep(2_000)])
+      await Promise.race([call.answer(), sleep(20_000, undefined, { ref: false })])
       assert.equal(call.error?.kind, 3)
       assert.equal((await session.call({ method: 'GET' })).error, undefined)
     })
@@ -136,7 +136,7 @@ describe('nodejs: a cancelled call', { timeout: 180_000 }, () => {
       session.cancel(call)
       session.grant(call, session.windowBytes)
       session.socket.uncork()
-      await Promise.race([call.answer(), sleep(2_000)])
+      await Promise.race([call.answer(), sleep(20_000, undefined, { ref: false })])
       assert.deepEqual([call.error?.kind, call.bodyBytes], [3, session.windowBytes])
     })
   }

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { eventually } from '#test/eventually.ts'
 import { encodeFrame, encodeRequest, FrameReader, TYPE, type Frame } from '#test/runner-client.ts'
@@ -271,9 +273,12 @@ describe('nodejs: log lines of a call', { timeout: 60_000 }, () => {
     await using scope = await RunnerScope.start({
       runtime: 'nodejs',
       fn: {
-        'index.mjs': `export default () => {
+        'index.mjs': `import { writeFileSync } from 'node:fs'
+export default () => {
   for (let n = 0; n < 300; n += 1) console.log('x'.repeat(16_000))
   console.log('last')
+  // Behind the answer.
+  setTimeout(() => writeFileSync('done', ''), 100)
   return new Response('done')
 }`,
       },
@@ -283,9 +288,7 @@ describe('nodejs: log lines of a call', { timeout: 60_000 }, () => {
     const call = session.begin()
     // Not read from: what the function writes piles up in the runner.
     session.socket.pause()
-    await new Promise((resolve) => {
-      setTimeout(resolve, 500)
-    })
+    await eventually(() => existsSync(join(scope.dir, 'done')))
     session.socket.resume()
     await session.log(({ text }) => text === 'last')
     await call.answer()

@@ -33,7 +33,7 @@ async function log(request, signal) {
   const aborted = new Promise((resolve) => signal.addEventListener('abort', () => resolve()))
   try {
     ${before}
-    const text = await Promise.race([${read}, later(1_000, undefined)])
+    const text = await Promise.race([${read}, later(20_000, undefined)])
     console.log('read: ' + (text === undefined ? 'not even an error' : text.length))
   } catch (error) {
     console.log('read: error')

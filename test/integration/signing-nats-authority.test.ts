@@ -89,7 +89,7 @@ describe('a node on the real broker', () => {
     })
     await Promise.all([controller.flush(), node.flush()])
 
-    const hello = await node.request(subjects.hello('edge-1'), 'hi', { timeout: 2_000 })
+    const hello = await node.request(subjects.hello('edge-1'), 'hi', { timeout: 10_000 })
     assert.equal(hello.string(), 'welcome')
     const answers: string[] = []
     const inbox = 'test.replies'

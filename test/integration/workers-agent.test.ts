@@ -5,6 +5,7 @@ import { agentProcess, agentRun, bundleOf, type AgentScope } from '#test/agent.t
 import { coapClient, grpcCall } from '#test/clients.ts'
 import { eventually } from '#test/eventually.ts'
 import { httpLoad } from '#test/http-load.ts'
+import { freePort } from '#test/ports.ts'
 import { hasEnded } from '#test/process-facts.ts'
 import { assignmentOf } from '#test/signer.ts'
 import { tempFolder, type TempFolder } from '#test/temp.ts'
@@ -72,7 +73,7 @@ before(async () => {
   const wanted = assignmentOf('slow', { artifact, release, settings: { timeoutMs: 15_000 } })
   await controller.send(NODE, await controller.signed(NODE, 1, [wanted]))
   // A function that is deployed while the workers run is theirs, too.
-  await eventually(async () => (await post('slow', 'hello')) === '200 hello')
+  await eventually(async () => (await post('slow', 'hello')) === '200 hello', { timeoutMs: 60_000 })
 })
 
 after(async () => {
@@ -154,15 +155,18 @@ describe('an agent with SHOAL_WORKERS=2', () => {
   })
 
   it('leaves no worker behind when it is killed, and its ports can be had at once', async () => {
-    await using killed = await start()
+    // Ports that nobody else is given meanwhile.
+    const ports = {
+      SHOAL_HTTP_PORT: `${await freePort()}`,
+      SHOAL_COAP_PORT: `${await freePort('udp')}`,
+      SHOAL_GRPC_PORT: `${await freePort()}`,
+    }
+    await using killed = await start(ports)
     const workers = await workersOf(killed)
     assert.equal(workers.length, 2)
     await killed.kill('SIGKILL')
-    const { http, coap, grpc } = killed.ports
-    const env = { HTTP: http, COAP: coap, GRPC: grpc }
-    const same = Object.entries(env).map(([name, port]) => [`SHOAL_${name}_PORT`, `${port}`])
-    await using next = await start(Object.fromEntries(same))
-    assert.equal(next.ports.http, http)
+    await using next = await start(ports)
+    assert.equal(`${next.ports.http}`, ports.SHOAL_HTTP_PORT)
     await gone(workers)
     await next.kill('SIGTERM')
   })

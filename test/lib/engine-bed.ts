@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   newHandlerId,
   type Engine,
@@ -7,6 +8,7 @@ import {
   type HandlerSpec,
   type SpareSpec,
 } from '#agent/handlers/index.ts'
+import { eventually } from './eventually.ts'
 
 export interface EngineChanges {
   readonly images?: false
@@ -14,6 +16,8 @@ export interface EngineChanges {
   /** The script runs as this runtime, too. */
   readonly nodejs?: true
   readonly onWarning?: (text: string) => void
+  /** Of engine docker: see `ExitWatchOptions`. */
+  readonly oomNewsMs?: number
 }
 
 /** What an implementation brings: engines over the same host, and runners that are the shell script `fn/main.sh` of the folder. */
@@ -63,6 +67,22 @@ export const TICKING = 'while :; do echo tick; sleep 0.02; done'
 /** How much a handler has written, when it goes on to write and when it does not. */
 export async function ticks(engine: Engine, id: string): Promise<number> {
   return (await engine.tail(id, 1024 * 1024, within())).length
+}
+
+/**
+ * How much a paused handler has written: what it wrote last may come after the pause. Given up early, because Docker's tail ends at
+ * 400 lines and looks settled then. @throws Error when it goes on to write
+ */
+export function settledTicks(engine: Engine, id: string): Promise<number> {
+  return eventually(
+    async () => {
+      const before = await ticks(engine, id)
+      await sleep(200)
+      const after = await ticks(engine, id)
+      return before === after && after
+    },
+    { timeoutMs: 5_000 },
+  )
 }
 
 export function within(ms = 60_000): AbortSignal {

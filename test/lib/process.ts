@@ -3,7 +3,9 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { reapAtExit } from './reaper.ts'
 
-const OUTPUT_LINES_MAX = 500
+/** For whoever looks for a line of an agent that logs each call. */
+const OUTPUT_LINES_MAX = 20_000
+const FAILURE_LINES_MAX = 500
 
 export interface ChildOptions {
   /** Script (run with this Node) or, with `command`, nothing. */
@@ -29,7 +31,7 @@ export interface ChildExit {
 export interface ChildScope extends AsyncDisposable {
   readonly pid: number
   readonly exited: Promise<ChildExit>
-  /** Last lines of stdout and stderr, for failure messages. */
+  /** Last lines of stdout and stderr. */
   output(): string
   /** The line that said "ready". */
   readonly readyLine: string
@@ -144,7 +146,8 @@ class Lines {
   }
 
   #failure(reason: string): Error {
-    return new Error(`${this.#what}: ${reason}; its output was:\n${this.text()}`)
+    const last = this.#kept.slice(-FAILURE_LINES_MAX).join('\n')
+    return new Error(`${this.#what}: ${reason}; its last output was:\n${last}`)
   }
 }
 

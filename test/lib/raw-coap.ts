@@ -49,7 +49,7 @@ export class RawCoap implements AsyncDisposable {
   }
 
   /** The next datagram as it came. */
-  async receiveRaw(timeoutMs = 2_000): Promise<Buffer> {
+  async receiveRaw(timeoutMs = ANSWER_MS): Promise<Buffer> {
     const deadline = Date.now() + timeoutMs
     for (;;) {
       const datagram = this.#inbox.shift()
@@ -66,15 +66,15 @@ export class RawCoap implements AsyncDisposable {
     }
   }
 
-  async receive(timeoutMs = 2_000): Promise<ParsedPacket> {
+  async receive(timeoutMs = ANSWER_MS): Promise<ParsedPacket> {
     return parse(await this.receiveRaw(timeoutMs))
   }
 
   /** Sends a confirmable request and returns its response: in the ACK, or after an empty one, and then acknowledged. */
   async ask(packet: Packet): Promise<ParsedPacket> {
     this.send({ confirmable: true, ...packet })
-    let answer = await this.receive(ANSWER_MS)
-    while (answer.ack && answer.code === '0.00') answer = await this.receive(ANSWER_MS)
+    let answer = await this.receive()
+    while (answer.ack && answer.code === '0.00') answer = await this.receive()
     if (answer.confirmable) {
       const { messageId } = answer
       this.send({ ack: true, code: '0.00', messageId, token: Buffer.alloc(0) })

@@ -4,11 +4,20 @@ import { promisify } from 'node:util'
 
 /** A dockerd that was killed leaves its mounts; without this its folder could not be removed. */
 export async function unmountBelow(folder: string): Promise<void> {
+  for (const path of (await mountsBelow(folder)).toReversed()) {
+    try {
+      await promisify(execFile)('umount', ['--lazy', path])
+    } catch (error) {
+      // Somebody else, a shim that ends, may have been faster.
+      if ((await mountsBelow(folder)).includes(path)) throw error
+    }
+  }
+}
+
+async function mountsBelow(folder: string): Promise<readonly string[]> {
   const mounts = await readFile('/proc/mounts', 'utf8')
   const paths = mounts.split('\n').map((line) => line.split(' ')[1] ?? '')
-  for (const path of paths.filter((one) => one.startsWith(`${folder}/`)).toReversed()) {
-    await promisify(execFile)('umount', ['--lazy', path])
-  }
+  return paths.filter((one) => one.startsWith(`${folder}/`))
 }
 
 /**
@@ -18,6 +27,15 @@ export async function unmountBelow(folder: string): Promise<void> {
 export async function endShimsBelow(folder: string): Promise<void> {
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-    if (command.includes('containerd-shim') && command.includes(folder)) process.kill(Number(pid))
+    if (command.includes('containerd-shim') && command.includes(folder)) end(Number(pid))
+  }
+}
+
+function end(pid: number): void {
+  try {
+    process.kill(pid)
+  } catch (error) {
+    // It has ended by itself since it was listed.
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
   }
 }

@@ -30,7 +30,7 @@ import {
   unless,
   type Change,
 } from './docker-errors.ts'
-import { ExitWatch } from './exit-watch.ts'
+import { ExitWatch, type ExitWatchOptions } from './exit-watch.ts'
 import { demultiplex } from './logs.ts'
 
 const QUICK_MS = 15_000
@@ -43,7 +43,7 @@ const TAIL_LINES = 400
 const NOT_RUNNING: readonly number[] = [304, 404, 409]
 const REMOVED: readonly number[] = [404, 409]
 
-export interface DockerEngineOptions {
+export interface DockerEngineOptions extends Pick<ExitWatchOptions, 'oomNewsMs'> {
   /** Of the daemon, e.g. `/var/run/docker.sock`. */
   readonly socketPath: string
   /** Value of the label `shoal` on everything this engine makes; it sees and touches nothing without it. */
@@ -176,10 +176,10 @@ export class DockerEngine implements Engine {
   }
 
   watch(onExit: (exit: HandlerExit) => void, onLost: (error: Error) => void): Disposable {
-    const { socketPath, installation } = this.#options
+    const { socketPath } = this.#options
     const watch = new ExitWatch({
+      ...this.#options,
       docker: this.#docker,
-      installation,
       onExit: (exit) => {
         if (!this.#probing.has(exit.id)) onExit(exit)
       },

@@ -23,6 +23,8 @@ export interface ExitWatchOptions {
   readonly onLost: (error: Error) => void
   /** How long the daemon may take to answer. Default 15,000. */
   readonly callMs?: number
+  /** How long the daemon may take to hear why a handler was killed. Default 250. */
+  readonly oomNewsMs?: number | undefined
 }
 
 interface EngineEvent {
@@ -189,7 +191,8 @@ export class ExitWatch implements Disposable {
     if (!this.#isNews(id, containerId)) return
     // The engine may tell of the kill before it has heard why: "oom" comes on another path of the kernel's.
     if (known?.exitCode === EXIT_KILLED && !known.oom) {
-      await sleep(OOM_NEWS_MS, undefined, { signal }).catch(() => undefined)
+      const { oomNewsMs = OOM_NEWS_MS } = this.#options
+      await sleep(oomNewsMs, undefined, { signal }).catch(() => undefined)
     }
     const state = await this.#state(containerId, signal)
     // Told already, or stopped in the meantime.

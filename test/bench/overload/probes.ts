@@ -8,6 +8,8 @@ export interface Prober extends AsyncDisposable {
 }
 
 const RESOURCE_EXHAUSTED = 8
+/** What comes later than this counts as no answer. */
+const ANSWER_MS = 2_000
 
 /** Calls over one HTTP/2 connection. */
 export async function grpcProber(
@@ -45,9 +47,9 @@ export function coapProber(port: number, fn: string, tally: Tally): Prober {
       const endpoint = free.pop() ?? (await open())
       const startedAtMs = performance.now()
       endpoint.send({ confirmable: true, ...request })
-      let answer = await endpoint.receive().catch(() => undefined)
+      let answer = await endpoint.receive(ANSWER_MS).catch(() => undefined)
       // An empty acknowledgement: the answer comes separately.
-      if (answer?.code === '0.00') answer = await endpoint.receive().catch(() => undefined)
+      if (answer?.code === '0.00') answer = await endpoint.receive(ANSWER_MS).catch(() => undefined)
       if (answer?.confirmable === true) {
         endpoint.send({ code: '0.00', ack: true, messageId: answer.messageId, token: NOTHING })
       }
