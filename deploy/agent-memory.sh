@@ -6,11 +6,12 @@
 # NODE names another Node than the first on PATH. What the environment has set already stays as it is; LD_PRELOAD= keeps the C
 # library's allocator, NODE_COMPILE_CACHE= compiles at every start.
 
-# jemalloc, where the host has it (Debian: libjemalloc2), gives back what is not used a second later, holes left by V8's compiler included,
-# and each datagram of CoAP has its 64 KiB at no cost. A shell tells whether the library can be loaded.
+# jemalloc, where the host has it (Debian: libjemalloc2), gives back what is not used a second later, holes left by V8's compiler included.
+# Each thread keeps a few blocks of each size up to 64 KiB, which Node takes for each datagram: a call over CoAP costs a sixth less, an
+# idle agent a MiB more (test/bench/coap.ts, cost.ts). A shell tells whether the library can be loaded.
 if [ -z "${LD_PRELOAD+set}" ] && [ -z "$(LD_PRELOAD=libjemalloc.so.2 /bin/sh -c : 2>&1)" ]; then
   export LD_PRELOAD=libjemalloc.so.2
-  export MALLOC_CONF="${MALLOC_CONF-background_thread:true,narenas:1,tcache:false,dirty_decay_ms:1000,muzzy_decay_ms:0}"
+  export MALLOC_CONF="${MALLOC_CONF-background_thread:true,narenas:1,tcache:true,lg_tcache_max:16,tcache_nslots_small_min:1,tcache_nslots_small_max:4,tcache_nslots_large:2,dirty_decay_ms:1000,muzzy_decay_ms:0}"
 fi
 # Else the C library keeps a pool per thread, and holes in them for good: under mixed load an agent grows by hundreds of MiB an hour.
 # With these it does not. Mappings only from 128 KiB on would make calls over CoAP cheaper, for more memory after load.

@@ -4,6 +4,7 @@
  * Used by proxy/ (Invoker), fronts/ (between processes), handlers/ and reconcile/ (links, lanes), health/ (stats) and main.ts.
  */
 export type { InvokeLog } from './background.ts'
+export { prepareHead } from './frames/index.ts'
 export { CallPort, RemoteInvoker } from './hop/index.ts'
 export type { Lane, LaneCallbacks, LaneDemand, LaneSettings, LaneStats } from './lane/index.ts'
 export { ChunkQueue, RunnerServer } from './link/index.ts'
@@ -23,6 +24,7 @@ export type {
   HeaderList,
   Invocation,
   Invoker,
+  PreparedHead,
   Protocol,
   Result,
 } from './model.ts'

@@ -9,6 +9,13 @@ export type Body = Buffer | Readable
 
 export type Protocol = 'http' | 'coap' | 'grpc' | 'nats' | 'async'
 
+/** The bytes of a request's head (`prepareHead`), but for its request id. */
+export interface PreparedHead {
+  readonly bytes: Buffer
+  /** Where the id belongs. */
+  readonly idAt: number
+}
+
 /** One call of a function, whatever protocol it came by. No field may hold a line feed. */
 export interface Invocation {
   readonly fn: string
@@ -27,6 +34,8 @@ export interface Invocation {
   readonly requestId: string
   /** What the caller allows, in milliseconds from now; the function's own limit applies as well. */
   readonly deadlineMs: number | undefined
+  /** `prepareHead` of a call with the same method, path, query, headers and protocol: it need not be made again. */
+  readonly head?: PreparedHead | undefined
 }
 
 /** What the function answered. A function that fails is a `Fault`, not a result. */

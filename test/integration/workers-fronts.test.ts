@@ -162,6 +162,8 @@ describe('fronts in workers', () => {
   it('CoAP answers as well, block-wise both ways, and lists the functions', async () => {
     for (const [path, payload] of [
       ['echo', 'by coap'],
+      ['echo', 'the same again'],
+      ['echo', 'and again'],
       ['echo', 'c'.repeat(5_000)],
       ['fault?code=FUNCTION_SATURATED&retryAfterMs=2500', ''],
       ['nobody', ''],

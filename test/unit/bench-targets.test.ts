@@ -27,7 +27,7 @@ describe('the targets of the bench', () => {
   })
 
   it('the worst contestant decides', () => {
-    const what = 'CoAP confirmable'
+    const what = 'CoAP confirmable, 32 in flight'
     const both = changed(changed(results, 'coap', 'node', { ratio: 2 }), 'coap', 'python', {
       ratio: 2,
     })

@@ -17,7 +17,9 @@ export {
 } from './format.ts'
 export type { CancelReason } from './format.ts'
 export {
+  PREPARED_ID_BYTES,
   headBytes,
+  prepareHead,
   readHello,
   readReady,
   readText,

@@ -3,7 +3,7 @@ import type { Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { FRAME_LIMITS, ProtocolError, frameName } from './format.ts'
 import { Fault } from '#shared/fault.ts'
-import type { HeaderList, Invocation } from '../model.ts'
+import type { HeaderList, Invocation, PreparedHead } from '../model.ts'
 
 const State = Type.Union([
   Type.Literal('empty'),
@@ -60,12 +60,14 @@ export function readText(buffer: Buffer, start: number, end: number): string {
   return `${buffer.toString('utf8', start, start + FRAME_LIMITS.textBytesMax - 3)}...`
 }
 
+type HeadLines = Pick<Invocation, 'method' | 'path' | 'query' | 'headers' | 'protocol'>
+
 /**
  * The head of a REQUEST: the invocation's lines and the two header fields that only the agent may set.
  *
  * @throws Fault `REQUEST_INVALID` when a field holds a line feed
  */
-export function requestHead(invocation: Invocation): string {
+export function requestHead(invocation: HeadLines & Pick<Invocation, 'requestId'>): string {
   const { method, path, query, headers } = invocation
   const body = `${method}\n${path}\n${query}`
   let head = body
@@ -84,6 +86,22 @@ export function requestHead(invocation: Invocation): string {
     })
   }
   return head
+}
+
+/** An id of another length has no place in a head that is prepared. */
+export const PREPARED_ID_BYTES = 32
+
+/**
+ * The head of all requests with these lines, whatever their ids.
+ *
+ * @throws Fault `REQUEST_INVALID` as `requestHead` and `headBytes`
+ */
+export function prepareHead(lines: HeadLines): PreparedHead {
+  const head = requestHead({ ...lines, requestId: '0'.repeat(PREPARED_ID_BYTES) })
+  headBytes(head)
+  const bytes = Buffer.from(head)
+  const behindId = `\nshoal-protocol\n${lines.protocol}`.length
+  return { bytes, idAt: bytes.length - behindId - PREPARED_ID_BYTES }
 }
 
 const OWN_FIELDS = new Set(['shoal-request-id', 'shoal-protocol'])

@@ -2,6 +2,7 @@ import { blocks } from '#agent/sockets/index.ts'
 import { FRAME, HEADER_BYTES, END } from './format.ts'
 import type { CancelReason } from './format.ts'
 import { slabs } from './slabs.ts'
+import type { PreparedHead } from '../model.ts'
 
 /** Where batches go: a socket. Chunks are written in order; the writer does not touch a chunk again while `backlogBytes` is above 0. */
 export interface FrameOutput {
@@ -72,16 +73,32 @@ export class FrameWriter {
     bodyBytes: number,
     written?: () => void,
   ): void {
-    const slab = this.#reserve(HEADER_BYTES + 6 + headBytes)
-    let at = writeHeader(slab, this.#at, 6 + headBytes + bodyBytes, FRAME.request, flags, id)
-    at = writeU32(slab, at, deadlineMs)
-    slab[at] = headBytes >>> 8
-    slab[at + 1] = headBytes
-    at += 2
-    slab.write(head, at)
-    this.#at = at + headBytes
+    const slab = this.#requestHeader(id, flags, deadlineMs, headBytes, bodyBytes)
+    slab.write(head, this.#at)
+    this.#at += headBytes
     if (bodyBytes > 0) this.#body(slab, body, 0, bodyBytes)
     if (written !== undefined) this.#written.push(written)
+    this.#schedule()
+  }
+
+  /**
+   * A whole request, of which most is there already.
+   *
+   * @param requestId - of `PREPARED_ID_BYTES` characters, none of them outside of ASCII
+   * @param body - must stay unchanged until written
+   */
+  preparedRequest(
+    id: number,
+    deadlineMs: number,
+    { bytes, idAt }: PreparedHead,
+    requestId: string,
+    body: Buffer,
+  ): void {
+    const slab = this.#requestHeader(id, END, deadlineMs, bytes.length, body.length)
+    slab.set(bytes, this.#at)
+    slab.write(requestId, this.#at + idAt, 'latin1')
+    this.#at += bytes.length
+    if (body.length > 0) this.#body(slab, body, 0, body.length)
     this.#schedule()
   }
 
@@ -210,6 +227,23 @@ export class FrameWriter {
       this.#waiting = true
       this.#output.write(NO_BYTES, this.#taken)
     }
+  }
+
+  /** Of a REQUEST, up to its head; there is room for that behind it. */
+  #requestHeader(
+    id: number,
+    flags: number,
+    deadlineMs: number,
+    headBytes: number,
+    bodyBytes: number,
+  ): Buffer {
+    const slab = this.#reserve(HEADER_BYTES + 6 + headBytes)
+    let at = writeHeader(slab, this.#at, 6 + headBytes + bodyBytes, FRAME.request, flags, id)
+    at = writeU32(slab, at, deadlineMs)
+    slab[at] = headBytes >>> 8
+    slab[at + 1] = headBytes
+    this.#at = at + 2
+    return slab
   }
 
   #schedule(): void {

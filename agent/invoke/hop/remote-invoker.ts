@@ -54,7 +54,7 @@ export class RemoteInvoker implements Invoker, ConnectionOwner {
   ): void {
     if (signal?.aborted === true) return reject(gone(invocation))
     const { fn, method, body, deadlineMs } = invocation
-    const sent = { ...invocation, method: requestLine(fn, method, body) }
+    const sent = { ...invocation, method: requestLine(fn, method, body), head: undefined }
     const call = new RemoteCall(sent, this.#calls, signal, resolve, reject)
     try {
       // Written so that NaN, too, means "no wish".

@@ -3,6 +3,7 @@ import {
   CANCEL,
   END,
   FRAME_LIMITS,
+  PREPARED_ID_BYTES,
   ProtocolError,
   headBytes,
   requestHead,
@@ -59,18 +60,23 @@ export class CallTable implements BodyFeed {
    * @throws Fault `REQUEST_INVALID`, `BODY_TOO_LARGE`; nothing was sent then, and none of the call's methods is called
    */
   start(call: LinkCall, deadlineMs: number): void {
-    const { body } = call.invocation
-    const head = requestHead(call.invocation)
-    const bytes = headBytes(head)
+    const { body, head: prepared, lease, requestId } = call.invocation
     const whole = Buffer.isBuffer(body)
     if (whole && body.length > call.bodyBytesMax) throw bodyTooLarge(call.bodyBytesMax)
+    const quick = prepared !== undefined && lease === undefined
+    if (quick && whole && this.#fits(body, requestId)) {
+      const { id } = this.#take(call)
+      return this.#writer.preparedRequest(id, deadlineMs, prepared, requestId, body)
+    }
+    const head = requestHead(call.invocation)
+    const bytes = headBytes(head)
 
     const slot = this.#take(call)
     if (whole) {
       const inline = Math.min(body.length, this.#windowBytes)
       const last = inline === body.length
       const flags = last ? END : 0
-      const written = call.invocation.lease?.send()
+      const written = lease?.send()
       this.#writer.request(slot.id, flags, deadlineMs, head, bytes, body, inline, written)
       slot.sentEnd = last
       if (last) return
@@ -216,6 +222,10 @@ export class CallTable implements BodyFeed {
     slot.body = undefined
     this.#cancel(slot, CANCEL.callerGone)
     slot.call.dropped()
+  }
+
+  #fits(body: Buffer, requestId: string): boolean {
+    return body.length <= this.#windowBytes && requestId.length === PREPARED_ID_BYTES
   }
 
   #take(call: LinkCall): Slot {

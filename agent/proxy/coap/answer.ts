@@ -1,7 +1,7 @@
 import { collectBody } from '../body.ts'
 import { guessContentType, TEXT } from '../content-type.ts'
 import { retryAfterSecondsOf } from '../fault-answer.ts'
-import type { Result } from '#agent/invoke/index.ts'
+import type { HeaderList, Result } from '#agent/invoke/index.ts'
 import { FAULTS, Fault } from '#shared/fault.ts'
 import { type CoapOption, codeOf, TEXT_FORMAT, uintOption } from './codec.ts'
 import { contentFormatOf } from './content-formats.ts'
@@ -74,19 +74,39 @@ export function answerOf(
   return payload.then((whole) => wholeAnswer(result, method, accept, whole))
 }
 
+/** What the last header fields became. A function's answers mostly have the same ones, which are the same list then. */
+let last:
+  | {
+      readonly headers: HeaderList
+      readonly status: number
+      readonly method: string
+      readonly accept: number | undefined
+      readonly code: number
+      readonly options: readonly CoapOption[]
+    }
+  | undefined
+
 function wholeAnswer(
   result: Result,
   method: string,
   accept: number | undefined,
   payload: Buffer,
 ): Answer {
-  const { status } = result
+  const { headers, status } = result
+  if (
+    last?.headers === headers &&
+    last.status === status &&
+    last.method === method &&
+    last.accept === accept
+  ) {
+    return { code: last.code, options: last.options, payload: status === 304 ? NOTHING : payload }
+  }
   const code = codeOfStatus(status, method)
   const options: CoapOption[] = []
   let contentType: string | undefined
-  for (let at = 0; at + 1 < result.headers.length; at += 2) {
-    const value = result.headers[at + 1] ?? ''
-    const name = result.headers[at] ?? ''
+  for (let at = 0; at + 1 < headers.length; at += 2) {
+    const value = headers[at + 1] ?? ''
+    const name = headers[at] ?? ''
     if (name === 'content-type') contentType = value
     else pushHeader(options, name, value)
   }
@@ -99,6 +119,8 @@ function wholeAnswer(
     const text = guessContentType(payload) === TEXT
     options.push(text ? TEXT_FORMAT : uintOption(OPTION.contentFormat, 42))
   }
+  // Where no field says what it is, the payload does.
+  if (contentType !== undefined) last = { headers, status, method, accept, code, options }
   return { code, options, payload: status === 304 ? NOTHING : payload }
 }
 

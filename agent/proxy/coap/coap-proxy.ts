@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Invoker, Result } from '#agent/invoke/index.ts'
+import { type Invoker, prepareHead, type PreparedHead, type Result } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { faultOf } from '../fault-answer.ts'
 import { listenDualStack, listenFault } from '../listen-fault.ts'
@@ -12,6 +12,7 @@ import { type Block, blockOption } from './block.ts'
 import { TYPE } from './codec.ts'
 import { Endpoint, type EndpointStats } from './endpoint.ts'
 import type { Exchange } from './exchange.ts'
+import type { KnownRun } from './known-options.ts'
 import { isEventStream, isInBlocks } from './observation.ts'
 import { type LimitOptions, type Limits, limitsOf } from './limits.ts'
 import { Observers } from './observers.ts'
@@ -72,6 +73,8 @@ export class CoapProxy {
   #sweeper: NodeJS.Timeout | undefined
   #endpoint!: Endpoint
   readonly #observers: Observers
+  /** Of calls whose options have come before, by these; with the path that is behind the function's name. */
+  readonly #heads = new WeakMap<KnownRun, { readonly path: string; readonly head: PreparedHead }>()
   #closing: Promise<void> | undefined
   #inFlightBytes = 0
 
@@ -297,8 +300,22 @@ export class CoapProxy {
       protocol: 'coap',
       requestId,
       deadlineMs: undefined,
+      head: this.#headOf(exchange.message.known, request, target.rest),
     } as const
     invoker.start(call, exchange.caller, onResult, failed)
+  }
+
+  #headOf(
+    known: KnownRun | undefined,
+    { method, query, headers }: CoapRequest,
+    path: string,
+  ): PreparedHead | undefined {
+    if (known === undefined) return undefined
+    const before = this.#heads.get(known)
+    if (before?.path === path) return before.head
+    const head = prepareHead({ method, path, query, headers, protocol: 'coap' })
+    this.#heads.set(known, { path, head })
+    return head
   }
 
   #sliced({ peer, message }: Exchange, request: CoapRequest, answer: Answer): Answer {

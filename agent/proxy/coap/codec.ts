@@ -1,3 +1,4 @@
+import type { KnownOptions, KnownRun } from './known-options.ts'
 import { OPTION } from './options.ts'
 
 export const TYPE = { con: 0, non: 1, ack: 2, rst: 3 } as const
@@ -8,7 +9,7 @@ export interface CoapOption {
   readonly value: Buffer
 }
 
-/** A message that follows RFC 7252 section 3. The token, the option values and the payload are views of the datagram. */
+/** A message that follows RFC 7252 section 3. Token, option values and payload are views: of the datagram, option values perhaps of a copy. */
 export interface CoapMessage {
   readonly type: 0 | 1 | 2 | 3
   /** Class and detail as on the wire, e.g. 0x45 for 2.05. */
@@ -18,6 +19,8 @@ export interface CoapMessage {
   /** In the order of their numbers. */
   readonly options: readonly CoapOption[]
   readonly payload: Buffer
+  /** The options have come before. */
+  readonly known: KnownRun | undefined
 }
 
 /**
@@ -28,6 +31,7 @@ export type Parsed = CoapMessage | 'ignore' | { readonly malformed: number }
 
 const TYPES = [TYPE.con, TYPE.non, TYPE.ack, TYPE.rst] as const
 const EMPTY = Buffer.alloc(0)
+const LOOP_BYTES_MAX = 16
 
 /** Options that one message may carry; more is not honest. */
 const OPTIONS_MAX = 64
@@ -41,8 +45,10 @@ export function codeOf(dotted: string): number {
 /**
  * Reads a datagram, strictly: unlike `coap-packet`, which clips what is cut off, it refuses every message format error. That
  * is why the server has a codec of its own; a test holds the two to each other on everything that is well-formed.
+ *
+ * @param before - where requests' options are looked for first
  */
-export function parseMessage(datagram: Buffer): Parsed {
+export function parseMessage(datagram: Buffer, before?: KnownOptions): Parsed {
   const head = datagram[0] ?? 0
   const code = datagram[1] ?? 0
   const type = TYPES[(head >> 4) & 3]
@@ -52,23 +58,35 @@ export function parseMessage(datagram: Buffer): Parsed {
   const refused: Parsed = type === TYPE.con ? { malformed: messageId } : 'ignore'
   if (code === 0) {
     if (datagram.length !== 4 || tokenBytes !== 0) return refused
-    return { type, code, messageId, token: EMPTY, options: [], payload: EMPTY }
+    return { type, code, messageId, token: EMPTY, options: [], payload: EMPTY, known: undefined }
   }
   const start = 4 + tokenBytes
   const codeClass = code >> 5
   if (tokenBytes > 8 || start > datagram.length) return refused
   if (codeClass === 1 || codeClass > 5) return refused
+  const token = tokenBytes === 0 ? EMPTY : datagram.subarray(4, start)
+  let known = codeClass === 0 ? before?.find(code, datagram, start) : undefined
+  if (known !== undefined) {
+    const end = start + known.bytes.length
+    const payload = end === datagram.length ? EMPTY : datagram.subarray(end + 1)
+    return { type, code, messageId, token, options: known.options, payload, known }
+  }
   const options: CoapOption[] = []
   const payloadAt = readOptions(datagram, start, options)
   if (payloadAt < 0) return refused
-  return {
-    type,
-    code,
-    messageId,
-    token: tokenBytes === 0 ? EMPTY : datagram.subarray(4, start),
-    options,
-    payload: datagram.subarray(payloadAt),
+  const payload = datagram.subarray(payloadAt)
+  if (codeClass === 0) {
+    const end = payload.length === 0 ? payloadAt : payloadAt - 1
+    known = before?.learn(code, datagram, start, end, allOptions)
   }
+  return { type, code, messageId, token, options, payload, known }
+}
+
+/** Of bytes that are nothing else, and have been read before. */
+function allOptions(bytes: Buffer): readonly CoapOption[] {
+  const options: CoapOption[] = []
+  readOptions(bytes, 0, options)
+  return options
 }
 
 /** Reads options from `at` into `options`; returns where the payload starts, or -1 for a message format error. */
@@ -125,8 +143,7 @@ export function encodeMessage(reply: CoapReply): Buffer {
   out[1] = reply.code
   out[2] = reply.messageId >> 8
   out[3] = reply.messageId & 0xff
-  token.copy(out, 4)
-  let at = 4 + token.length
+  let at = put(token, out, 4)
   let last = 0
   for (const { number, value } of options) {
     at = writeOption(out, at, number - last, value)
@@ -134,7 +151,7 @@ export function encodeMessage(reply: CoapReply): Buffer {
   }
   if (payload.length > 0) {
     out[at++] = 0xff
-    payload.copy(out, at)
+    put(payload, out, at)
   }
   return out
 }
@@ -146,8 +163,14 @@ function writeOption(out: Buffer, at: number, delta: number, value: Buffer): num
   out[head] = (deltaNibble << 4) | bytesNibble
   at = writeExtended(out, at, delta, deltaNibble)
   at = writeExtended(out, at, value.length, bytesNibble)
-  value.copy(out, at)
-  return at + value.length
+  return put(value, out, at)
+}
+
+/** For few bytes, as most are, a loop costs less than the way to the machine's own. */
+function put(bytes: Buffer, out: Buffer, at: number): number {
+  if (bytes.length > LOOP_BYTES_MAX) out.set(bytes, at)
+  else for (let from = 0; from < bytes.length; from++) out[at + from] = bytes[from] ?? 0
+  return at + bytes.length
 }
 
 function nibbleOf(number: number): number {

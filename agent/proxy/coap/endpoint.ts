@@ -1,14 +1,13 @@
-import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
-import { once } from 'node:events'
-import { isIPv6 } from 'node:net'
 import { Fault } from '#shared/fault.ts'
 import type { ProxyLog } from '../log.ts'
 import type { Answer } from './answer.ts'
 import { type CoapMessage, encodeEmpty, encodeMessage, parseMessage, TYPE } from './codec.ts'
 import { Exchange, ExchangeList } from './exchange.ts'
 import { ExchangeTable } from './exchange-table.ts'
+import { KnownOptions } from './known-options.ts'
 import { Outbox, type OutcomeListener } from './outbox.ts'
 import { type Peer, peerKey } from './peer.ts'
+import { UdpPort } from './udp-port.ts'
 
 export interface EndpointOptions {
   readonly reusePort: boolean
@@ -52,8 +51,6 @@ export interface Notification {
 
 /** EXCHANGE_LIFETIME with the RFC's defaults (RFC 7252 section 4.8.2): how long a message id must not be re-used. */
 export const EXCHANGE_LIFETIME_MS = 247_000
-const SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
-const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 /** How often delayed ACKs are looked for, so that no call needs a timer of its own. */
 const ACK_CHECK_MS = 50
 
@@ -77,32 +74,24 @@ const SILENT = NOTHING
  */
 export class Endpoint {
   readonly #options: EndpointOptions
-  readonly #socket: Socket
+  #udp!: UdpPort
   readonly #outbox: Outbox
   /** Requests, and what their duplicates are answered with once they are done. */
   readonly #seen: ExchangeTable<Exchange>
   readonly #working = new ExchangeList()
+  readonly #knownOptions = new KnownOptions()
   /** While requests are being worked on: an endpoint that has nothing to do does not wake its process. */
   #ackTimer: NodeJS.Timeout | undefined
   #onIdle: (() => void) | undefined
-  #closed = false
   #duplicates = 0
   #ignored = 0
   #unsent = 0
-  #sends = 0
-  #queueFull = false
   /** As of the last datagram, or the last look at what is being worked on: the tables of one message are asked with one time. */
   #nowMs: number
 
-  private constructor(options: EndpointOptions, host: string) {
+  private constructor(options: EndpointOptions) {
     this.#options = options
     this.#nowMs = options.nowMs()
-    this.#socket = createSocket({
-      type: isIPv6(host) ? 'udp6' : 'udp4',
-      reusePort: options.reusePort,
-      // Peers are addresses already; the default would ask `dns.lookup` and wait a tick, for each datagram.
-      lookup: (address, _options, done) => done(null, address, 0),
-    })
     this.#outbox = new Outbox({
       send: (datagram, peer) => this.#send(datagram, peer),
       ackTimeoutMs: options.ackTimeoutMs,
@@ -117,32 +106,18 @@ export class Endpoint {
       lifetimeMs: EXCHANGE_LIFETIME_MS,
       nowMs: () => this.#nowMs,
     })
-    this.#socket.on('message', (datagram, from) => {
-      this.#nowMs = this.#options.nowMs()
-      this.#receive(datagram, from)
-    })
   }
 
   static async bind(options: EndpointOptions, host: string, port: number): Promise<Endpoint> {
-    const endpoint = new Endpoint(options, host)
-    const socket = endpoint.#socket
-    // Asked for first: with a lookup that does not wait, `bind` emits it at once.
-    const listening = once(socket, 'listening')
-    socket.bind(port, host)
-    try {
-      await listening
-    } catch (error) {
-      await endpoint.close()
-      throw error
-    }
-    socket.on('error', (error) => options.log.warn({ err: error }, 'CoAP socket error'))
-    // The kernel gives at most net.core.rmem_max; a burst that does not fit is lost, and sent again.
-    socket.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
+    const { log, reusePort } = options
+    const endpoint = new Endpoint(options)
+    const onDatagram = (datagram: Buffer, from: Peer): void => endpoint.#receive(datagram, from)
+    endpoint.#udp = await UdpPort.bind({ host, port, log, reusePort, onDatagram })
     return endpoint
   }
 
   get port(): number {
-    return this.#socket.address().port
+    return this.#udp.port
   }
 
   get stats(): EndpointStats {
@@ -254,15 +229,13 @@ export class Endpoint {
     }
     clearInterval(this.#ackTimer)
     this.#outbox.clear()
-    this.#closed = true
-    await new Promise<void>((resolve) => {
-      this.#socket.close(() => resolve())
-    })
+    await this.#udp.close()
   }
 
-  #receive(datagram: Buffer, from: RemoteInfo): void {
+  #receive(datagram: Buffer, from: Peer): void {
+    this.#nowMs = this.#options.nowMs()
     // Port 0 means that the sender wants no answer (RFC 768), and the socket throws when it is given one.
-    const message = from.port === 0 ? 'ignore' : parseMessage(datagram)
+    const message = from.port === 0 ? 'ignore' : parseMessage(datagram, this.#knownOptions)
     if (message === 'ignore') {
       this.#ignored++
       return
@@ -282,7 +255,7 @@ export class Endpoint {
     }
   }
 
-  #request(message: CoapMessage, from: RemoteInfo): void {
+  #request(message: CoapMessage, from: Peer): void {
     const { address, port } = from
     const { messageId } = message
     const row = this.#seen.find(address, port, messageId)
@@ -294,7 +267,7 @@ export class Endpoint {
     this.#options.onRequest(exchange)
   }
 
-  #repeat(row: number, messageId: number, from: RemoteInfo): void {
+  #repeat(row: number, messageId: number, from: Peer): void {
     this.#duplicates++
     const working = this.#seen.workOf(row)
     if (working !== undefined) {
@@ -342,21 +315,7 @@ export class Endpoint {
   }
 
   #send(datagram: Buffer, peer: Peer): void {
-    if (this.#closed) return
-    // Not asked each time: it costs, and so few more do not matter.
-    if (this.#queueFull || (this.#sends = (this.#sends + 1) & 15) === 0) {
-      this.#queueFull = this.#socket.getSendQueueSize() > SEND_QUEUE_BYTES_MAX
-    }
-    if (this.#queueFull) {
-      this.#unsent++
-      return
-    }
-    try {
-      this.#socket.send(datagram, peer.port, peer.address)
-    } catch {
-      // Whatever address a datagram says that it came from: to UDP its answer is lost, and others are served on.
-      this.#unsent++
-    }
+    if (!this.#udp.send(datagram, peer)) this.#unsent++
   }
 }
 

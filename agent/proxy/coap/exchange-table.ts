@@ -212,7 +212,7 @@ export class ExchangeTable<Work> {
       this.#blocks[this.#fill] = block
       this.#blockBytes += block.bytes.length
     }
-    answer.copy(block.bytes, block.used)
+    block.bytes.set(answer, block.used)
     this.#blockOf[row] = this.#fill
     this.#offsets[row] = block.used
     block.used += bytes

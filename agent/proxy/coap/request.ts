@@ -3,6 +3,7 @@ import { hash } from 'node:crypto'
 import { type Block, readBlock } from './block.ts'
 import { type CoapMessage, codeOf, uintOf } from './codec.ts'
 import { contentTypeOf } from './content-formats.ts'
+import type { KnownRun } from './known-options.ts'
 import { OPTION, REQUEST_OPTIONS } from './options.ts'
 
 /** By code; `iPATCH` is upper-case as every method in an invocation. */
@@ -15,7 +16,7 @@ export interface CoapRequest {
   readonly path: string
   /** Percent-encoded, without the leading `?`. */
   readonly query: string
-  readonly headers: string[]
+  readonly headers: readonly string[]
   readonly accept: number | undefined
   readonly block1: Block | undefined
   readonly block2: Block | undefined
@@ -51,10 +52,24 @@ export interface Refusal {
   readonly badOption: boolean
 }
 
+const read = new WeakMap<KnownRun, CoapRequest | Refusal>()
+
+/** Once only for options that are known. */
 export function readRequest(message: CoapMessage): CoapRequest | Refusal {
+  const { known } = message
+  if (known === undefined) return readOptions(message)
+  let request = read.get(known)
+  if (request === undefined) {
+    request = readOptions(message)
+    read.set(known, request)
+  }
+  return request
+}
+
+function readOptions(message: CoapMessage): CoapRequest | Refusal {
   const method = METHODS[message.code]
   if (method === undefined) return refusal('4.05', `unknown method 0.${message.code}`)
-  const read = new RequestReader(method)
+  const reader = new RequestReader(method)
   let last = -1
   for (const { number, value } of message.options) {
     const rule = REQUEST_OPTIONS.get(number)
@@ -65,13 +80,13 @@ export function readRequest(message: CoapMessage): CoapRequest | Refusal {
       (rule.repeats || number !== last)
     last = number
     if (fits) {
-      const refused = read.option(number, value)
+      const refused = reader.option(number, value)
       if (refused !== undefined) return refused
     } else if (number % 2 === 1) {
       return { ...refusal('4.02', `option ${number} is not understood`), badOption: true }
     }
   }
-  return read.done()
+  return reader.done()
 }
 
 class RequestReader {

@@ -9,23 +9,19 @@ export interface Contestant {
 }
 
 /**
- * All contestants of a group, one turn after the other, round after round: what else the machine does hits them alike. Groups come
- * one after the other.
+ * All contestants, one turn after the other, round after round: what else the machine does hits them alike, those of one group and
+ * of another.
  */
 export async function alternate(plan: Plan, contestants: readonly Contestant[]): Promise<Row[]> {
-  const rows: Row[] = []
-  for (const [group, ones] of Map.groupBy(contestants, (one) => one.group)) {
-    const found = ones.map((one) => ({ one, rounds: Array.of<Round>() }))
-    for (let round = 0; round < plan.rounds; round++) {
-      for (const { one, rounds } of found) {
-        const turn = await one.load(plan.secondsPerRound)
-        rounds.push(turn)
-        plan.say(`${group}, ${one.name}: ${turn.perSecond}/s, p99 ${turn.p99Ms} ms`)
-      }
+  const found = contestants.map((one) => ({ one, rounds: Array.of<Round>() }))
+  for (let round = 0; round < plan.rounds; round++) {
+    for (const { one, rounds } of found) {
+      const turn = await one.load(plan.secondsPerRound)
+      rounds.push(turn)
+      plan.say(`${one.group}, ${one.name}: ${turn.perSecond}/s, p99 ${turn.p99Ms} ms`)
     }
-    rows.push(...found.map(({ one, rounds }) => summary(group, one.name, rounds)))
   }
-  return withRatios(rows)
+  return withRatios(found.map(({ one, rounds }) => summary(one.group, one.name, rounds)))
 }
 
 function summary(group: string, name: string, rounds: readonly Round[]): Row {

@@ -77,7 +77,8 @@ const TARGETS: readonly Target[] = [
   timesBare('HTTP, bodies of 64 KiB', 0.6, 'bodies', '64 KiB, 8 connections'),
   timesBare('HTTP, bodies of 1 MiB', 0.5, 'bodies', '1 MiB, 4 connections'),
   timesBare('gRPC unary', 0.8, 'grpc', '8 connections with 4 streams'),
-  timesBare('CoAP confirmable', 2, 'coap', '32 in flight from 8 ports'),
+  timesBare('CoAP confirmable, 32 in flight', 2, 'coap', '32 in flight from 8 ports'),
+  timesBare('CoAP confirmable, 128 in flight', 2, 'coap', '128 in flight from 8 ports'),
   {
     what: 'A process per call',
     wanted: ['at least', 0.85, 'x started from C'],
