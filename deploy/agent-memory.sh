@@ -7,11 +7,19 @@
 # library's allocator, NODE_COMPILE_CACHE= compiles at every start.
 
 # jemalloc, where the host has it (Debian: libjemalloc2), gives back what is not used a second later, holes left by V8's compiler included.
-# Each thread keeps a few blocks of each size up to 64 KiB, which Node takes for each datagram: a call over CoAP costs a sixth less, an
-# idle agent a MiB more (test/bench/coap.ts, cost.ts). A shell tells whether the library can be loaded.
-if [ -z "${LD_PRELOAD+set}" ] && [ -z "$(LD_PRELOAD=libjemalloc.so.2 /bin/sh -c : 2>&1)" ]; then
-  export LD_PRELOAD=libjemalloc.so.2
-  export MALLOC_CONF="${MALLOC_CONF-background_thread:true,narenas:1,tcache:true,lg_tcache_max:16,tcache_nslots_small_min:1,tcache_nslots_small_max:4,tcache_nslots_large:2,dirty_decay_ms:1000,muzzy_decay_ms:0}"
+# From 5.3 on each thread keeps a few blocks of each size up to 64 KiB, which Node takes for each datagram: a call over CoAP costs a sixth
+# less, an idle agent a MiB more (test/bench/coap.ts, cost.ts). A shell tells whether the library can be loaded, and knows the settings.
+quiet() {
+  [ -z "$(LD_PRELOAD=libjemalloc.so.2 MALLOC_CONF="$1" /bin/sh -c : 2>&1)" ]
+}
+decay=background_thread:true,narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0
+blocks=tcache:true,lg_tcache_max:16,tcache_nslots_small_min:1,tcache_nslots_small_max:4,tcache_nslots_large:2
+if [ -z "${LD_PRELOAD+set}" ]; then
+  for settings in "$decay,$blocks" "$decay,tcache:false"; do
+    quiet "$settings" || continue
+    export LD_PRELOAD=libjemalloc.so.2 MALLOC_CONF="${MALLOC_CONF-$settings}"
+    break
+  done
 fi
 # Else the C library keeps a pool per thread, and holes in them for good: under mixed load an agent grows by hundreds of MiB an hour.
 # With these it does not. Mappings only from 128 KiB on would make calls over CoAP cheaper, for more memory after load.

@@ -96,6 +96,7 @@ async function runTestFiles(
       [
         '--test',
         `--test-concurrency=${TESTS_AT_ONCE}`,
+        '--import=./test/lib/whole-report.ts',
         '--import=./test/lib/turn.ts',
         // A failed test may leave a handle open; that must not hold up the rest for ever.
         '--test-force-exit',

@@ -6,6 +6,7 @@ import { prepareHead } from '#agent/invoke/index.ts'
 import { Fault } from '#shared/fault.ts'
 import { coapProxyScope } from '#test/coap-proxy-scope.ts'
 import { LOOPBACKS } from '#test/loopback.ts'
+import { freePort } from '#test/ports.ts'
 import { uriPath } from '#test/raw-coap.ts'
 
 // What was read of a device's first requests serves its later ones.
@@ -70,7 +71,7 @@ test('what a function answers with is told anew when it changes', async () => {
 
 test('a port that is taken for IPv4 alone is taken, and nothing stays open', async () => {
   const other = createSocket('udp4')
-  other.bind(0, '0.0.0.0')
+  other.bind(await freePort('udp'), '0.0.0.0')
   await once(other, 'listening')
   const { port } = other.address()
   await assert.rejects(coapProxyScope({ port }), isTaken)

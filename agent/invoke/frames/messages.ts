@@ -98,8 +98,9 @@ export const PREPARED_ID_BYTES = 32
  */
 export function prepareHead(lines: HeadLines): PreparedHead {
   const head = requestHead({ ...lines, requestId: '0'.repeat(PREPARED_ID_BYTES) })
-  headBytes(head)
-  const bytes = Buffer.from(head)
+  // Not of the memory that small buffers share, all of which it would keep.
+  const bytes = Buffer.allocUnsafeSlow(headBytes(head))
+  bytes.write(head)
   const behindId = `\nshoal-protocol\n${lines.protocol}`.length
   return { bytes, idAt: bytes.length - behindId - PREPARED_ID_BYTES }
 }

@@ -261,6 +261,7 @@ export class CoapProxy {
       const message = `the body of a registration is larger than ${REGISTRATION_BYTES_MAX} bytes`
       throw new Fault('BODY_TOO_LARGE', message, { bytesMax: REGISTRATION_BYTES_MAX })
     }
+    const head = this.#headOf(exchange.message.known, request, target.rest)
     this.#inFlightBytes += body.length
     const observation = request.observe === 0 ? this.#observers.open(exchange, request) : undefined
     const failed = (error: unknown): void => {
@@ -300,7 +301,7 @@ export class CoapProxy {
       protocol: 'coap',
       requestId,
       deadlineMs: undefined,
-      head: this.#headOf(exchange.message.known, request, target.rest),
+      head,
     } as const
     invoker.start(call, exchange.caller, onResult, failed)
   }

@@ -1,4 +1,5 @@
 import type { CoapOption } from './codec.ts'
+import { owned } from './owned.ts'
 
 /** Options that came before. Each message with the same ones has this very object. */
 export interface KnownRun {
@@ -66,11 +67,13 @@ export class KnownOptions {
     if (end - start > BYTES_MAX) return undefined
     const hash = hashOf(code, datagram, start)
     const place = hash & (PLACES - 1)
-    if (this.#missed[place] !== hash) {
-      this.#missed[place] = hash
+    // Of all bytes: those with one that looks like a payload marker share their place.
+    const missed = fnv(hash, datagram, start, end)
+    if (this.#missed[place] !== missed) {
+      this.#missed[place] = missed
       return undefined
     }
-    const bytes = Buffer.from(datagram.subarray(start, end))
+    const bytes = owned(Buffer.from(datagram.subarray(start, end)))
     const known = { hash, code, bytes, options: read(bytes) }
     this.#places[place] = known
     return known
@@ -80,16 +83,18 @@ export class KnownOptions {
 const NONE: Known = { hash: 0, code: -1, bytes: NO_BYTES, options: [] }
 
 /**
- * Over what are the options in all likelihood, FNV-1a: up to the first byte that looks like a payload marker. The same for the same
+ * Over what are the options in all likelihood: up to the first byte that looks like a payload marker. The same for the same
  * options, whatever comes behind them.
  */
 function hashOf(code: number, datagram: Buffer, start: number): number {
-  const end = Math.min(datagram.length, start + BYTES_MAX)
-  let hash = 0x811c_9dc5 ^ code
-  for (let at = start; at < end; at++) {
-    const byte = datagram[at] ?? 0
-    if (byte === PAYLOAD_MARKER) break
-    hash = Math.imul(hash ^ byte, 0x0100_0193)
-  }
+  const most = Math.min(datagram.length, start + BYTES_MAX)
+  let end = start
+  while (end < most && datagram[end] !== PAYLOAD_MARKER) end++
+  return fnv(0x811c_9dc5 ^ code, datagram, start, end)
+}
+
+/** FNV-1a, mixed once more: the low bits alone tell the place. */
+function fnv(hash: number, bytes: Buffer, start: number, end: number): number {
+  for (let at = start; at < end; at++) hash = Math.imul(hash ^ (bytes[at] ?? 0), 0x0100_0193)
   return hash ^ (hash >>> 15)
 }

@@ -1,3 +1,4 @@
+import { owned } from './owned.ts'
 import type { Peer } from './peer.ts'
 
 /** `roundTripMs` only where it is known which of several sendings was acknowledged: the only one (Karn). */
@@ -56,7 +57,8 @@ export class Outbox {
    * @param key - Peer and message id.
    * @param onOutcome - Called once, unless `clear` comes first.
    */
-  add(key: string, datagram: Buffer, peer: Peer, onOutcome?: OutcomeListener): void {
+  add(key: string, message: Buffer, peer: Peer, onOutcome?: OutcomeListener): void {
+    const datagram = owned(message)
     this.#take(key)
     const timeoutMs = this.#options.ackTimeoutMs * (1 + Math.random() * (RANDOM_FACTOR - 1))
     const timer = setTimeout(() => this.#onTimeout(key), timeoutMs)

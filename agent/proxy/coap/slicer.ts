@@ -3,6 +3,7 @@ import { type Block, blockBytes, blockOption, SZX_MAX } from './block.ts'
 import { BoundedMap } from './bounded-map.ts'
 import { uintOption } from './codec.ts'
 import { OPTION } from './options.ts'
+import { ownedAnswer } from './owned.ts'
 
 interface Kept {
   readonly answer: Answer
@@ -64,7 +65,7 @@ export class Slicer {
       this.#kept.delete(key)
       return cut({ answer, etag: undefined }, 0, szx)
     }
-    const kept = { answer, etag: this.#etagFor(answer) }
+    const kept = { answer: ownedAnswer(answer), etag: this.#etagFor(answer) }
     this.#kept.set(key, peer, kept, answer.payload.length + ENTRY_BYTES)
     return cut(kept, 0, szx)
   }
@@ -93,7 +94,7 @@ export class Slicer {
   /** Lets a client see that two blocks are of two answers; the function's own tag does that as well. */
   #etagFor(answer: Answer): Buffer | undefined {
     if (answer.options.some(({ number }) => number === OPTION.etag)) return undefined
-    const tag = Buffer.allocUnsafe(4)
+    const tag = Buffer.allocUnsafeSlow(4)
     this.#tag = (this.#tag + 1) >>> 0
     tag.writeUInt32BE(this.#tag)
     return tag

@@ -59,7 +59,7 @@ export class UdpPort {
     const socket = address.includes(':') ? this.#other : this.#ipv4
     // Not asked each time: it costs, and so few more do not matter.
     if (this.#queueFull || (this.#sends = (this.#sends + 1) & 15) === 0) {
-      this.#queueFull = socket.getSendQueueSize() > SEND_QUEUE_BYTES_MAX
+      this.#queueFull = this.#queuedBytes > SEND_QUEUE_BYTES_MAX
     }
     if (this.#queueFull) return false
     try {
@@ -77,6 +77,11 @@ export class UdpPort {
     await Promise.all(
       this.#sockets.map((socket) => new Promise<void>((resolve) => socket.close(() => resolve()))),
     )
+  }
+
+  get #queuedBytes(): number {
+    const other = this.#other.getSendQueueSize()
+    return this.#ipv4 === this.#other ? other : other + this.#ipv4.getSendQueueSize()
   }
 
   async #bind(options: UdpPortOptions): Promise<void> {

@@ -14,7 +14,7 @@ const FUNCTIONS = [
   { runtime: 'binary', isolation: 'fresh' },
 ] as const
 /** A call with a new handler takes tenths of a second: a turn needs some of them. */
-const TURN_FACTOR = 2
+const FRESH_TURN_FACTOR = 2
 /** Between two calls of which neither waits for a container. */
 const PAUSE_MS = 700
 const PACED_CALLS = 4
@@ -30,13 +30,14 @@ export async function isolation(plan: Plan): Promise<Question[]> {
       const name = `${runtime}, ${kind}${suffix}`
       await deploy(product, fn, ECHO[runtime], ['--isolation', kind])
       const { http: port } = product.ports
+      const factor = kind === 'fresh' ? FRESH_TURN_FACTOR : 1
       paced.push({ name, url: product.url(`/${fn}`) })
       for (const inFlight of CONNECTIONS) {
         const load = { port, path: `/${fn}`, payload: PAYLOAD, inFlight }
         contestants.push({
           group: inFlight === 1 ? '1 connection' : `${inFlight} connections`,
           name,
-          load: (seconds) => loadHttp({ ...load, durationMs: seconds * TURN_FACTOR * 1_000 }),
+          load: (seconds) => loadHttp({ ...load, durationMs: seconds * factor * 1_000 }),
         })
       }
     }
