@@ -51,7 +51,7 @@ export async function listenDualStack<T>(
 }
 
 /** The system's name of an error: its own code, or, where a library has wrapped it, the one in its text. */
-function codeOf(error: unknown): string {
+export function codeOf(error: unknown): string {
   if (!(error instanceof Error)) return ''
   if ('code' in error && typeof error.code === 'string') return error.code
   return /\bE[A-Z]{4,}\b/.exec(error.message)?.[0] ?? ''

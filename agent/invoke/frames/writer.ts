@@ -117,13 +117,11 @@ export class FrameWriter {
     bodyBytes: number,
   ): void {
     const slab = this.#reserve(HEADER_BYTES + 4 + headBytes)
-    const at = writeHeader(slab, this.#at, 4 + headBytes + bodyBytes, FRAME.response, flags, id)
-    slab[at] = status >>> 8
-    slab[at + 1] = status
-    slab[at + 2] = headBytes >>> 8
-    slab[at + 3] = headBytes
-    if (headBytes > 0) slab.write(head, at + 4)
-    this.#at = at + 4 + headBytes
+    let at = writeHeader(slab, this.#at, 4 + headBytes + bodyBytes, FRAME.response, flags, id)
+    at = writeU16(slab, at, status)
+    at = writeU16(slab, at, headBytes)
+    if (headBytes > 0) slab.write(head, at)
+    this.#at = at + headBytes
     if (bodyBytes > 0) {
       this.#body(slab, body, 0, bodyBytes)
       if (bodyBytes === body.length && bodyBytes > COPIED_BYTES_MAX)
@@ -240,9 +238,7 @@ export class FrameWriter {
     const slab = this.#reserve(HEADER_BYTES + 6 + headBytes)
     let at = writeHeader(slab, this.#at, 6 + headBytes + bodyBytes, FRAME.request, flags, id)
     at = writeU32(slab, at, deadlineMs)
-    slab[at] = headBytes >>> 8
-    slab[at + 1] = headBytes
-    this.#at = at + 2
+    this.#at = writeU16(slab, at, headBytes)
     return slab
   }
 
@@ -319,7 +315,14 @@ function writeHeader(
   return writeU32(slab, at + 8, id)
 }
 
-/** Byte stores: faster than `writeUInt32BE` with its checks. */
+/** Byte stores: faster than `writeUInt16BE` with its checks. */
+function writeU16(slab: Buffer, at: number, value: number): number {
+  slab[at] = value >>> 8
+  slab[at + 1] = value
+  return at + 2
+}
+
+/** As `writeU16`. */
 function writeU32(slab: Buffer, at: number, value: number): number {
   slab[at] = value >>> 24
   slab[at + 1] = value >>> 16

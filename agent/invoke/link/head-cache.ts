@@ -12,7 +12,7 @@ export class HeadCache {
   /** @throws ProtocolError */
   read(buffer: Buffer, start: number, end: number): HeaderList {
     const length = end - start
-    if (length === this.#length && this.#are(buffer, start)) return this.#headers
+    if (length === this.#length && this.#isLast(buffer, start)) return this.#headers
     const headers = responseHeaders(buffer, start, end)
     if (length <= KEPT_BYTES_MAX) {
       buffer.copy(this.#bytes, 0, start, end)
@@ -23,7 +23,7 @@ export class HeadCache {
   }
 
   /** So few bytes are compared before a call to the machine's own comparison has begun. */
-  #are(buffer: Buffer, start: number): boolean {
+  #isLast(buffer: Buffer, start: number): boolean {
     let at = 0
     while (at < this.#length && buffer[start + at] === this.#bytes[at]) at++
     return at === this.#length

@@ -1,6 +1,7 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { isIPv6 } from 'node:net'
+import { codeOf } from '../listen-fault.ts'
 import type { ProxyLog } from '../log.ts'
 import type { Peer } from './peer.ts'
 
@@ -117,8 +118,4 @@ export class UdpPort {
     socket.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
     return socket
   }
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : ''
 }
