@@ -215,7 +215,7 @@ class RequestTest(unittest.TestCase):
     LINES = ("POST", "/a", "x=1&x=2&y=", "x-one", "a", "x-one", "b", "content-type", "application/json")
 
     def test_fields(self):
-        request = Request(self.LINES, b'{"a": "\xc3\xbc"}')
+        request = Request("\n".join(self.LINES).encode(), b'{"a": "\xc3\xbc"}')
         self.assertEqual((request.method, request.path, request.query), ("POST", "/a", "x=1&x=2&y="))
         self.assertEqual(request.args, {"x": "2", "y": ""})
         self.assertEqual(request.json(), {"a": "ü"})
@@ -226,7 +226,7 @@ class RequestTest(unittest.TestCase):
 
     def test_repeated_cookies_are_one_list_of_cookies(self):
         lines = ("GET", "", "", "cookie", "a=1", "x-one", "1", "cookie", "b=2", "x-one", "2")
-        self.assertEqual(Request(lines, b"").headers, {"cookie": "a=1; b=2", "x-one": "1, 2"})
+        self.assertEqual(Request("\n".join(lines).encode(), b"").headers, {"cookie": "a=1; b=2", "x-one": "1, 2"})
         self.assertEqual(title_headers(lines, 0)["Cookie"], "a=1; b=2")
 
     def test_title_case(self):

@@ -117,7 +117,7 @@ class WriterTest(unittest.TestCase):
             shielded = mock.patch.object(logging.Logger, "handle", uninterrupted(logging.Logger.handle))
             with mock.patch("sys.stdout", LogStream(logs, p.INFO, sys.stdout)), shielded:
                 for call_id in range(1, 300):
-                    call = Call(call_id, 0, b"GET\n/\n", b"", connection)
+                    call = Call(call_id, 0.0, 0, b"GET\n/\n", b"", connection)
                     call.send_credit = numbers.choice((100_000, 2_000_000))
                     running = threading.Thread(target=run, args=(call,))
                     running.start()
@@ -153,7 +153,7 @@ class WriterTest(unittest.TestCase):
             connection = Connection(peer.near, logs, lambda call: None)
             contract = Contract(lambda request, context: logger.warning("cancelled here"), "native", "f", "r")
             threads = Threads(contract, 1, None, types.SimpleNamespace(is_set=lambda: False))
-            call = Call(1, 0, b"GET\n/\n", b"", connection)
+            call = Call(1, 0.0, 0, b"GET\n/\n", b"", connection)
             running = threading.Thread(target=lambda: threads._call(call, threading.get_ident()))
             running.start()
             running.join(5)

@@ -25,12 +25,20 @@ class Headers(dict):
 class Request:
     """One request. `body` is bytes."""
 
-    __slots__ = ("_headers", "_lines", "body")
+    __slots__ = ("_head", "_headers", "_split", "body")
 
-    def __init__(self, lines, body):
-        self._lines = lines
+    def __init__(self, head, body):
+        self._head = head
+        self._split = None
         self._headers = None
         self.body = body
+
+    @property
+    def _lines(self):
+        # Only when asked for: it costs as much as all else of a small function's arguments.
+        if self._split is None:
+            self._split = p.split_head(self._head)
+        return self._split
 
     @property
     def method(self):
@@ -86,23 +94,21 @@ class Response:
 class Context:
     """What a function learns about its call besides the request."""
 
-    __slots__ = ("_arrived", "_call", "_lines", "fn", "release")
+    __slots__ = ("_call", "fn", "release")
 
-    def __init__(self, call, lines, fn, release):
+    def __init__(self, call, fn, release):
         self._call = call
-        self._lines = lines
-        self._arrived = time.monotonic()
         self.fn = fn
         self.release = release
 
     @property
     def request_id(self):
-        return field(self._lines, "shoal-request-id")
+        return field(self._call.head, "shoal-request-id")
 
     @property
     def protocol(self):
         """What the call came by: http, coap, grpc, nats, async."""
-        return field(self._lines, "shoal-protocol")
+        return field(self._call.head, "shoal-protocol")
 
     @property
     def deadline_ms(self):
@@ -113,7 +119,7 @@ class Context:
         """Milliseconds that are left now; None: no limit."""
         if not self._call.deadline_ms:
             return None
-        return max(0, self._call.deadline_ms - int((time.monotonic() - self._arrived) * 1000))
+        return max(0, self._call.deadline_ms - int((time.monotonic() - self._call.arrived) * 1000))
 
     @property
     def cancelled(self):
@@ -150,7 +156,8 @@ class _logger:
         self._line(p.ERROR_LEVEL, message, values)
 
 
-def field(lines, name):
+def field(head, name):
+    lines = p.split_head(head)
     for at in range(3, len(lines), 2):
         if lines[at] == name:
             return lines[at + 1]

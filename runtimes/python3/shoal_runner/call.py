@@ -50,6 +50,7 @@ class Call:
     __slots__ = (
         "_queue",
         "_waiter",
+        "arrived",
         "body",
         "cancelled",
         "connection",
@@ -70,8 +71,10 @@ class Call:
         "ungranted",
     )
 
-    def __init__(self, call_id, deadline_ms, head, body, connection):
+    def __init__(self, call_id, arrived, deadline_ms, head, body, connection):
         self.id = call_id
+        # By time.monotonic(); from then on its deadline is counted.
+        self.arrived = arrived
         self.deadline_ms = deadline_ms
         self.head = head
         # bytes when whole, None while it is still coming

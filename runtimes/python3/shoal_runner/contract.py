@@ -31,9 +31,8 @@ class Contract:
         target = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
         self.is_async = inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target)
         if kind == "native":
-            self.arguments = lambda call: _native_arguments(call, fn, release)
-            if count_arguments(function, 2) == 1:
-                self.arguments = lambda call: _native_arguments(call, fn, release)[:1]
+            only_request = count_arguments(function, 2) == 1
+            self.arguments = _native_request if only_request else _native_arguments(fn, release)
         else:
             takes = count_arguments(function, 2)
             self.arguments = (_no_arguments, _classic_input, _classic_arguments)[takes]
@@ -69,9 +68,12 @@ def _no_arguments(_call):
     return ()
 
 
-def _native_arguments(call, fn, release):
-    lines = p.split_head(call.head)
-    return (Request(lines, call.body), Context(call, lines, fn, release))
+def _native_request(call):
+    return (Request(call.head, call.body),)
+
+
+def _native_arguments(fn, release):
+    return lambda call: (Request(call.head, call.body), Context(call, fn, release))
 
 
 def is_stream(value):
@@ -83,6 +85,8 @@ def parts_of(result, kind):
     """(status, head, body) of what a function returned; a body that is an iterator is to be streamed."""
     if isinstance(result, str):
         return 200, TEXT, result.encode("utf-8", "surrogateescape")
+    if type(result) is bytes:
+        return 200, BYTES, result
     if result is None:
         return 200, b"", b""
     if isinstance(result, Response):

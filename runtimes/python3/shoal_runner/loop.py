@@ -14,6 +14,7 @@ from . import protocol as p
 from .contract import BadAnswer, chunk_bytes, error_text, parts_of
 from .logs import current_call
 from .own_context import own_decimal
+from .writer import WRITTEN_TOGETHER
 
 _ENDED = object()
 
@@ -96,6 +97,7 @@ class Loop:
     async def _work(self):
         task = asyncio.current_task()
         pending = self._pending
+        count = 0
         while True:
             self._waking = False
             while pending:
@@ -110,6 +112,9 @@ class Loop:
                 if call.cancelled and hasattr(task, "uncancel"):
                     while task.cancelling():
                         task.uncancel()
+                count += 1
+                if pending and count % WRITTEN_TOGETHER == 0:
+                    call.connection.writer.flush()
             wake = self._loop.create_future()
             self._idle.append(wake)
             await wake

@@ -48,6 +48,7 @@ class Runner:
         self._away_since = time.monotonic()
         self._wait_s = 0.0
         self._decoder = None
+        self._read_at = 0.0
         self._engine = None
         self._loop_wake = None
         self._streams = capture_output(self.logs)
@@ -174,6 +175,7 @@ class Runner:
         if frames is None:
             self._lost(None)
             return
+        self._read_at = time.monotonic()
         try:
             for kind, flags, call_id, payload in frames:
                 if kind == p.REQUEST:
@@ -228,7 +230,7 @@ class Runner:
             text = f"the handler has {self._concurrency} calls in flight already"
             self._refuse(connection, call_id, p.KIND_LIMIT, text)
             return
-        call = Call(call_id, deadline_ms, head, body, connection)
+        call = Call(call_id, self._read_at, deadline_ms, head, body, connection)
         calls[call_id] = call
         connection.open.add(call)
         if flags & p.END:

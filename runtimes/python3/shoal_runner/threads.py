@@ -25,6 +25,7 @@ from .contract import BadAnswer, chunk_bytes, error_text, parts_of
 from .logs import current_call
 from .own_context import own_decimal
 from .start_thread import start_thread
+from .writer import WRITTEN_TOGETHER
 
 MONITOR_S = 0.005
 # A leader whose calls take longer than this on average gives them to workers.
@@ -133,6 +134,8 @@ class Threads:
                 connection.writer.flush()
                 return False
             count += 1
+            if pending and count % WRITTEN_TOGETHER == 0:
+                connection.writer.flush()
         if connection is not None:
             connection.writer.flush()
         if count and (time.perf_counter() - started) / count > LEADER_CALL_S:

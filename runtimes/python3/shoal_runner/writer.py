@@ -12,6 +12,8 @@ from .start_thread import start_thread
 _VIEWED_BYTES = 16_384
 # What the kernel may hold, as far as net.core.wmem_max lets it: some windows of some calls, so that few writes are split.
 _SEND_BUFFER_BYTES = 1_048_576
+# So many calls' answers go out together while further calls wait: the agent deals with them meanwhile, on another core.
+WRITTEN_TOGETHER = 4
 # Of one write; IOV_MAX of Linux is 1,024.
 _BUFFERS_MAX = 256
 
