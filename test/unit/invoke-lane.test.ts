@@ -208,6 +208,17 @@ describe('deadlines', () => {
     assert.deepEqual([long.outcome, odd.outcome], ['DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED'])
   })
 
+  it('the function hears of no more time than it has, whatever the clock showed', () => {
+    const scope = new LaneScope({ timeoutMs: 100, concurrency: 100 })
+    const runner = scope.attached()
+    for (let index = 0; index < 100; index += 1) {
+      scope.pass(0.1)
+      scope.call(String(index))
+    }
+    const told = runner.received().map(({ payload }) => payload.readUInt32BE(0))
+    assert.deepEqual(told, Array(100).fill(100))
+  })
+
   it('waiting counts: a call that was not sent in time is never sent', () => {
     const scope = new LaneScope({ concurrency: 1, timeoutMs: 300 })
     scope.attached()

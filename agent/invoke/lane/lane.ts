@@ -298,7 +298,7 @@ export class Lane implements CallLane {
   }
 
   #send(call: Call, target: Attachment, nowMs: number): void {
-    const leftMs = Math.max(1, Math.ceil(call.deadlineAtMs - nowMs))
+    const leftMs = Math.max(1, Math.round(call.deadlineAtMs - nowMs))
     call.at = target
     call.phase = 'running'
     call.sentAtMs = nowMs
