@@ -100,6 +100,8 @@ export class WorkerFronts implements Fronts {
     const opened = worker
       .open({ kind: 'open', settings, workers, logLevel: log.level })
       .then(() => void this.#serving.add(worker))
+    // When the next one cannot be started at all, nobody waits for this one.
+    opened.catch(() => undefined)
     return { worker, opened }
   }
 

@@ -35,6 +35,23 @@ const PROGRAM = `
   process.stdin.resume().on('end', () => process.exit(0))
 `
 
+/** The program of an agent that cannot start all of its workers, or can: tells which, and ends by itself. */
+const WORKERS_PROGRAM = `
+  const { WorkerFronts } = await import('#agent/fronts/index.ts')
+  const { TestInvoker } = await import('#test/invoker.ts')
+  const { pino } = await import('pino')
+  const log = pino({ level: 'silent' })
+  const ports = { http: 0, coap: -1, grpc: -1 }
+  const settings = { host: '${LOCAL.host}', bodyBytesMax: ${MIB}, ports, invoker: new TestInvoker(), log }
+  try {
+    const fronts = await WorkerFronts.open({ ...settings, workers: 4 })
+    console.log('open')
+    await fronts.close()
+  } catch (error) {
+    console.log(error.code)
+  }
+`
+
 /** A process that believes that it may have so much memory. */
 function memoryOf(limitMiB: number): string {
   const source = `process.constrainedMemory = () => ${limitMiB * MIB}`
@@ -150,5 +167,18 @@ describe('limits of fronts', () => {
       assert.equal(await keptOf(grpc, 120, 64), 64, `gRPC, ${workers}`)
       assert.equal(await keptOf(http, 150, 96), 96, `HTTP, ${workers}`)
     }
+  })
+
+  it('with too few descriptors for all of them, no worker is left and the reason is told', async () => {
+    const told = new Set<string>()
+    for (const descriptors of [29, 31, 64]) {
+      const shell = `ulimit -n ${descriptors} && exec "$0" -e "$1"`
+      const args = ['-c', shell, process.execPath, WORKERS_PROGRAM]
+      const child = spawn('sh', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+      const [lines, [code]] = await Promise.all([child.stdout.toArray(), once(child, 'close')])
+      assert.equal(code, 0, `${descriptors} descriptors`)
+      told.add(Buffer.concat(lines).toString().trim())
+    }
+    assert.deepEqual([...told].toSorted(), ['INTERNAL', 'open'])
   })
 })
