@@ -61,14 +61,15 @@ async function settled(left: () => Promise<readonly string[]>): Promise<void> {
   assert.deepEqual(await left(), [])
 }
 
-/** Command lines of the processes that inherited this run's TMPDIR or work in a folder of it (handlers inherit nothing), less the test runner itself. */
+/** Command lines of the processes that inherited this run's TMPDIR, have a folder of it as theirs, or work in one (handlers inherit nothing), less the test runner itself. */
 function processesOfThisRun(): string[] {
   return readdirSync('/proc').flatMap((pid) => {
     if (!/^\d+$/.test(pid) || Number(pid) === process.ppid) return []
     try {
       const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
       const isInside = readlinkSync(`/proc/${pid}/cwd`).startsWith(`${OWN_TEMP}/`)
-      if (!isInside && !environment.includes(`TMPDIR=${OWN_TEMP}`)) return []
+      const hasOurTemp = environment.some((entry) => entry.startsWith(`TMPDIR=${OWN_TEMP}`))
+      if (!isInside && !hasOurTemp) return []
       return [`${pid} ${readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')}`]
     } catch {
       return [] // It ended, or belongs to another user.

@@ -101,8 +101,10 @@ function spawnDockerd(options: DockerdOptions, standard: boolean): ChildProcess 
   const file = openSync(log, 'a')
   const program = standard ? (findProgram('dockerd') ?? 'dockerd') : 'unshare'
   const args = standard ? [] : separateEngine(own, options.socketPath)
+  // Where containerd, when dockerd takes it for hung and kills it, writes its stacks.
+  const env = { ...process.env, TMPDIR: dirname(log) }
   // Detached: a Ctrl+C at the terminal is for us; dockerd ends when we say so, after the handlers are gone.
-  const child = spawn(program, args, { detached: true, stdio: ['ignore', file, file] })
+  const child = spawn(program, args, { detached: true, env, stdio: ['ignore', file, file] })
   closeSync(file)
   child.unref()
   return child

@@ -50,3 +50,20 @@ it(
     assert.deepEqual(await engine.list(within()), [])
   },
 )
+
+it('what a containerd that dockerd takes for hung says about itself is beside its log', async () => {
+  await using folder = await tempFolder()
+  await using after = new AsyncDisposableStack()
+  after.defer(() => unmountBelow(folder.path))
+  const data = folder.join('data')
+  await mkdir(data)
+  const options = { socketPath: folder.join('d.sock'), data }
+  const dockerd = await startDockerd(options, AbortSignal.timeout(60_000))
+  assert.ok(dockerd !== undefined)
+  after.defer(async () => void (await dockerd.stop()))
+
+  const pid = await readFile(join(data, 'docker/exec/containerd/containerd.pid'), 'utf8')
+  process.kill(Number(pid), 'SIGUSR1') // As dockerd does before it kills and replaces it.
+  const stacks = join(data, 'log', `containerd.${pid.trim()}.stacks.log`)
+  await eventually(async () => /goroutine/.test(await readFile(stacks, 'utf8').catch(() => '')))
+})
