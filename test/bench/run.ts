@@ -10,10 +10,11 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus, loadavg, totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { httpTool } from './calls/load-http.ts'
 import { loadTool as grpcTool } from './grpc/load.ts'
 import type { Plan, Question, Results, Suite } from './harness/model.ts'
+import { Options } from './harness/options.ts'
+import { ownTemp } from './harness/own-temp.ts'
 import { checkOut } from './harness/other-tree.ts'
 import { render } from './harness/render.ts'
 import { machineTicks } from '#test/process-facts.ts'
@@ -38,26 +39,37 @@ const SUITES: Readonly<Record<string, Suite>> = {
 const COMPARING: readonly string[] = ['calls', 'isolation', 'deploys']
 const RESULTS = join(import.meta.dirname, 'results/bench.json')
 
-const { values } = parseArgs({
-  options: {
-    only: { type: 'string' },
-    rounds: { type: 'string', default: '3' },
-    seconds: { type: 'string', default: '3' },
-    against: { type: 'string' },
-  },
+const USAGE = `npm run bench [-- OPTIONS]
+
+  --only SUITES      some of ${Object.keys(SUITES).join(', ')}; default: all
+  --rounds N         turns of each contestant, default 3
+  --seconds N        of one turn, default 3
+  --against GIT_REF  let another commit take part in ${COMPARING.join(', ')}
+
+With --only or --against the results go to standard output as JSON, and nothing is written.`
+
+const options = new Options(USAGE, {
+  only: { type: 'string' },
+  rounds: { type: 'string', default: '3' },
+  seconds: { type: 'string', default: '3' },
+  against: { type: 'string' },
 })
+const { values } = options
 const choice = values.against === undefined ? Object.keys(SUITES) : COMPARING
 const names = values.only?.split(',') ?? choice
 const unknown = names.filter((name) => !choice.includes(name))
 if (unknown.length > 0) {
   const where = values.against === undefined ? '' : ' with --against'
-  throw new Error(`no such suite${where}: ${unknown.join(', ')}; there are ${choice.join(', ')}`)
+  options.fail(`no such suite${where}: ${unknown.join(', ')}; there are ${choice.join(', ')}`)
 }
+const rounds = options.count('rounds', values.rounds)
+const secondsPerRound = options.count('seconds', values.seconds)
+ownTemp()
 
 using against = values.against === undefined ? undefined : checkOut(values.against)
 const plan: Plan = {
-  rounds: Number(values.rounds),
-  secondsPerRound: Number(values.seconds),
+  rounds,
+  secondsPerRound,
   against,
   say: (text) => process.stderr.write(`${text}\n`),
 }
@@ -69,7 +81,7 @@ const machine = machineFacts()
 const ticksBefore = machineTicks()
 const questions: Question[] = []
 for (const name of names) {
-  plan.say(`-- ${name}`)
+  plan.say(`-- ${name}, ${Math.round((performance.now() - startedAtMs) / 1_000)} s after the start`)
   questions.push(...((await SUITES[name]?.(plan)) ?? []))
 }
 const minutes = Math.round((performance.now() - startedAtMs) / 60_000)

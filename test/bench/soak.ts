@@ -10,7 +10,8 @@
  */
 import { writeFile } from 'node:fs/promises'
 import { cpus, loadavg } from 'node:os'
-import { parseArgs } from 'node:util'
+import { Options } from './harness/options.ts'
+import { ownTemp } from './harness/own-temp.ts'
 import { productScope } from '#test/product.ts'
 import { deployAll, deployLive } from './soak/functions.ts'
 import { lineChart } from './soak/line-chart.ts'
@@ -37,41 +38,55 @@ const WARM_UP_SHARE = 0.3
 /** Of less than this after the warm-up a slope says nothing: then answers alone decide. */
 const JUDGED_MINUTES_MIN = 3
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: 'string', default: '10' },
-    'warm-up-minutes': { type: 'string' },
-    'redeploy-seconds': { type: 'string', default: '20' },
-    'sample-seconds': { type: 'string', default: '10' },
-    protocols: { type: 'string', default: 'http,coap,grpc' },
-    chart: { type: 'string' },
-  },
+const PROTOCOLS = ['http', 'coap', 'grpc']
+const USAGE = `npm run soak [-- OPTIONS]
+
+  --minutes N           default 10; a day is 1440
+  --warm-up-minutes N   before which nothing is judged, default 3, at most 10
+  --redeploy-seconds N  from one deploy to the next, default 20
+  --sample-seconds N    from one look at memory and descriptors to the next, default 10
+  --protocols LIST      some of ${PROTOCOLS.join(',')}; default: all
+  --chart FILE          an SVG chart of the agent's memory`
+
+const options = new Options(USAGE, {
+  minutes: { type: 'string', default: '10' },
+  'warm-up-minutes': { type: 'string' },
+  'redeploy-seconds': { type: 'string', default: '20' },
+  'sample-seconds': { type: 'string', default: '10' },
+  protocols: { type: 'string', default: PROTOCOLS.join(',') },
+  chart: { type: 'string' },
 })
-const minutes = Number(values.minutes)
-const warmUpMinutes = Number(values['warm-up-minutes'] ?? Math.min(10, minutes * WARM_UP_SHARE))
+const { values } = options
+const minutes = options.positive('minutes', values.minutes)
+const warmUp = values['warm-up-minutes'] ?? String(Math.min(10, minutes * WARM_UP_SHARE))
+const warmUpMinutes = options.positive('warm-up-minutes', warmUp)
+const redeployMs = 1_000 * options.positive('redeploy-seconds', values['redeploy-seconds'])
+const sampleMs = 1_000 * options.positive('sample-seconds', values['sample-seconds'])
 const protocols = values.protocols.split(',')
+const strange = protocols.filter((protocol) => !PROTOCOLS.includes(protocol))
+if (strange.length > 0) options.fail(`no such protocol: ${strange.join(', ')}`)
+ownTemp()
 const loadAtStart = loadavg()[0]
 
 const tally = new Tally()
 const samples: Sample[] = []
 let redeploys = 0
-{
-  await using product = await productScope({ SHOAL_SAMPLES: '0' })
-  await product.start()
-  await deployAll(product)
-  say(`soaking for ${minutes} minutes`)
-  const signal = AbortSignal.timeout(minutes * 60_000)
-  await Promise.all([
-    mixedLoad({ ports: product.ports, tally, protocols }, signal),
-    every(Number(values['redeploy-seconds']) * 1_000, signal, async () => {
-      redeploys += 1
-      await deployLive(product, redeploys)
-    }),
-    every(Number(values['sample-seconds']) * 1_000, signal, async () => {
-      samples.push(await sample(product, tally.total))
-    }),
-  ])
-}
+// Stopped when all has been told: what goes wrong then takes no result away.
+await using product = await productScope({ SHOAL_SAMPLES: '0' })
+await product.start()
+await deployAll(product)
+say(`soaking for ${minutes} minutes`)
+const signal = AbortSignal.timeout(minutes * 60_000)
+await Promise.all([
+  mixedLoad({ ports: product.ports, tally, protocols }, signal),
+  every(redeployMs, signal, async () => {
+    redeploys += 1
+    await deployLive(product, redeploys)
+  }),
+  every(sampleMs, signal, async () => {
+    samples.push(await sample(product, tally.total))
+  }),
+])
 
 const trends = trendsOf(samples)
 const judged = minutes - warmUpMinutes >= JUDGED_MINUTES_MIN

@@ -11,6 +11,9 @@ export const TEST_RUN_PREFIX = ['shoal-test', process.env['SHOAL_TEST_RUN'], '']
   .filter((part) => part !== undefined)
   .join('-')
 
+/** The values of that label in this process whose scopes have not been disposed. */
+export const openRuns = new Set<string>()
+
 export interface DockerScope extends AsyncDisposable {
   readonly docker: Docker
   /** Unique to this scope: the value of its label, and a prefix for names and tags. */
@@ -27,6 +30,7 @@ export interface DockerScope extends AsyncDisposable {
 export function dockerScope(docker = new Docker()): DockerScope {
   const run = `${TEST_RUN_PREFIX}${randomUUID().slice(0, 8)}`
   const removed = [`${TEST_LABEL}=${run}`]
+  openRuns.add(run)
   return {
     docker,
     run,
@@ -48,6 +52,7 @@ export function dockerScope(docker = new Docker()): DockerScope {
     },
     async [Symbol.asyncDispose]() {
       for (const label of removed) await removeLabelled(docker, label)
+      openRuns.delete(run)
     },
   }
 }

@@ -1,5 +1,6 @@
 import type { Round } from '../calls/load.ts'
 import type { Plan, Row } from './model.ts'
+import { rest } from './rest.ts'
 
 export interface Contestant {
   readonly group: string
@@ -16,6 +17,7 @@ export async function alternate(plan: Plan, contestants: readonly Contestant[]):
   const found = contestants.map((one) => ({ one, rounds: Array.of<Round>() }))
   for (let round = 0; round < plan.rounds; round++) {
     for (const { one, rounds } of found) {
+      await rest()
       const turn = await one.load(plan.secondsPerRound)
       rounds.push(turn)
       plan.say(`${one.group}, ${one.name}: ${turn.perSecond}/s, p99 ${turn.p99Ms} ms`)

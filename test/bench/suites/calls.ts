@@ -92,7 +92,7 @@ async function grpcQuestion(plan: Plan, products: readonly EchoProduct[]): Promi
   const rows = await alternate(plan, [
     overGrpc('bare @grpc/grpc-js', barePort, 'echo'),
     ...products.flatMap(({ suffix, product }) =>
-      LANGUAGES.map((name) => overGrpc(`${name}${suffix}`, product.ports.grpc, `echo-${name}`)),
+      KEPT.map((name) => overGrpc(`${name}${suffix}`, product.ports.grpc, `echo-${name}`)),
     ),
   ])
   const title = 'gRPC unary, echo of 100 bytes'
@@ -106,9 +106,7 @@ async function coapQuestion(plan: Plan, products: readonly EchoProduct[]): Promi
     overCoap('bare coap', server.port, '/echo', inFlight),
     ...(inFlight === 32 ? [overCoap('coap, cache of 64 KiB', tuned.port, '/echo', inFlight)] : []),
     ...products.flatMap(({ suffix, product: { ports } }) =>
-      (inFlight === 32 ? LANGUAGES : KEPT).map((name) =>
-        overCoap(`${name}${suffix}`, ports.coap, `/echo-${name}`, inFlight),
-      ),
+      KEPT.map((name) => overCoap(`${name}${suffix}`, ports.coap, `/echo-${name}`, inFlight)),
     ),
   ])
   const rows = await alternate(plan, contestants)

@@ -13,11 +13,9 @@ const FUNCTIONS = [
   { runtime: 'python', isolation: 'fresh' },
   { runtime: 'binary', isolation: 'fresh' },
 ] as const
-/** A call with a new handler takes tenths of a second: a turn needs some of them. */
-const FRESH_TURN_FACTOR = 2
 /** Between two calls of which neither waits for a container. */
 const PAUSE_MS = 700
-const PACED_CALLS = 4
+const PACED_CALLS = 3
 
 /** What it costs that calls do not meet in a handler, or that none follows another there. */
 export async function isolation(plan: Plan): Promise<Question[]> {
@@ -30,14 +28,13 @@ export async function isolation(plan: Plan): Promise<Question[]> {
       const name = `${runtime}, ${kind}${suffix}`
       await deploy(product, fn, ECHO[runtime], ['--isolation', kind])
       const { http: port } = product.ports
-      const factor = kind === 'fresh' ? FRESH_TURN_FACTOR : 1
       paced.push({ name, url: product.url(`/${fn}`) })
       for (const inFlight of CONNECTIONS) {
         const load = { port, path: `/${fn}`, payload: PAYLOAD, inFlight }
         contestants.push({
           group: inFlight === 1 ? '1 connection' : `${inFlight} connections`,
           name,
-          load: (seconds) => loadHttp({ ...load, durationMs: seconds * factor * 1_000 }),
+          load: (seconds) => loadHttp({ ...load, durationMs: seconds * 1_000 }),
         })
       }
     }
