@@ -1,13 +1,14 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { globSync, readFileSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, relative, resolve } from 'node:path'
 import { bootstrap, type Bootstrapped } from './bootstrap/index.ts'
 import { runCommand } from './command.ts'
 import type { DeployConfig } from './config.ts'
 import { formatSeconds, type Output } from './output.ts'
+import { StarvationWatch } from './starvation.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 /** Of one test; the slowest (redeploy under load, recovery after kills) need minutes on two busy cores. */
@@ -15,7 +16,8 @@ const TEST_TIMEOUT_MS = 300_000
 /** Test files. They wait more than they compute: two cores are half idle with two, and more than three make timeouts say less. */
 const TESTS_AT_ONCE = 3
 /** The test runner goes by the alphabet: the check for leaks comes last by its name. */
-const GLOBS = ['test/{arch,e2e,integration,unit}/**/*.test.ts', 'test/zz-leaks.test.ts']
+const LEAKS = 'test/zz-leaks.test.ts'
+const GLOBS = ['test/{arch,e2e,integration,unit}/**/*.test.ts', LEAKS]
 const CHECKS: readonly { readonly name: string; readonly args: readonly [string, ...string[]] }[] =
   [
     { name: 'format', args: ['oxfmt', '--check', '.'] },
@@ -81,8 +83,12 @@ async function runChecks(out: Output, signal: AbortSignal): Promise<boolean> {
   return results.every(Boolean)
 }
 
+/**
+ * All of `files`, then, when the machine was short of time meanwhile, those that failed once more: their time limits said nothing
+ * about what they test. @returns whether all have passed at last
+ */
 async function runTestFiles(
-  { config, env }: TestOptions,
+  { config, env, out }: TestOptions,
   ready: Bootstrapped,
   files: readonly string[],
   signal: AbortSignal,
@@ -91,33 +97,67 @@ async function runTestFiles(
   const temp = await mkdtemp(join(tmpdir(), 'shoal-t-'))
   const turns = await mkdtemp(join(tmpdir(), 'shoal-turns-'))
   try {
-    const child = spawn(
-      process.execPath,
-      [
-        '--test',
-        `--test-concurrency=${TESTS_AT_ONCE}`,
-        '--import=./test/lib/whole-report.ts',
-        '--import=./test/lib/turn.ts',
-        // A failed test may leave a handle open; that must not hold up the rest for ever.
-        '--test-force-exit',
-        `--test-timeout=${TEST_TIMEOUT_MS}`,
-        '--test-reporter=spec',
-        ...files,
-      ],
-      { cwd: ROOT, stdio: 'inherit', env: testEnv({ config, env, ready, temp, turns }) },
+    const given = testEnv({ config, env, ready, temp, turns })
+    const failedTo = join(turns, 'failed')
+    using watch = new StarvationWatch()
+    if (await runNode({ files, atOnce: TESTS_AT_ONCE, env: given, failedTo }, signal)) return true
+    const failed = await readFailed(failedTo)
+    if (!watch.starved || failed.length === 0 || signal.aborted) return false
+    out.line(
+      `\nFAILED, but ${watch.text()}. Once more, one at a time, and the check for leaks: ${failed.join(' ')}\n`,
     )
-    const stop = () => child.kill('SIGTERM')
-    signal.addEventListener('abort', stop)
-    const code = await new Promise<number>((done, fail) => {
-      child.once('error', fail)
-      child.once('exit', (exitCode) => done(exitCode ?? 1))
-    })
-    signal.removeEventListener('abort', stop)
-    return code === 0 && !signal.aborted
+    const again = { files: [...new Set([...failed, LEAKS])], atOnce: 1, env: given, failedTo }
+    return await runNode(again, signal)
   } finally {
     await rm(temp, { recursive: true, force: true })
     await rm(turns, { recursive: true, force: true })
   }
+}
+
+async function readFailed(list: string): Promise<readonly string[]> {
+  const lines = (await readFile(list, 'utf8')).split('\n').filter((line) => line !== '')
+  return [...new Set(lines)].map((file) => relative(ROOT, file)).toSorted()
+}
+
+interface NodeRun {
+  readonly files: readonly string[]
+  readonly atOnce: number
+  readonly env: NodeJS.ProcessEnv
+  /** Where the paths of files that fail are written. */
+  readonly failedTo: string
+}
+
+/** Node's test runner. Resolves to whether all passed. */
+async function runNode(
+  { files, atOnce, env, failedTo }: NodeRun,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const child = spawn(
+    process.execPath,
+    [
+      '--test',
+      `--test-concurrency=${atOnce}`,
+      '--import=./test/lib/whole-report.ts',
+      '--import=./test/lib/turn.ts',
+      // A failed test may leave a handle open; that must not hold up the rest for ever.
+      '--test-force-exit',
+      `--test-timeout=${TEST_TIMEOUT_MS}`,
+      '--test-reporter=./deploy/failed-files.ts',
+      `--test-reporter-destination=${failedTo}`,
+      '--test-reporter=spec',
+      '--test-reporter-destination=stdout',
+      ...files,
+    ],
+    { cwd: ROOT, stdio: 'inherit', env },
+  )
+  const stop = () => child.kill('SIGTERM')
+  signal.addEventListener('abort', stop)
+  const code = await new Promise<number>((done, fail) => {
+    child.once('error', fail)
+    child.once('exit', (exitCode) => done(exitCode ?? 1))
+  })
+  signal.removeEventListener('abort', stop)
+  return code === 0 && !signal.aborted
 }
 
 const NOT_FOR_TESTS = /^SHOAL_|^(http|coap|grpc)_port$|^NODE_ENV$/i

@@ -46,22 +46,6 @@ export function hasEnded(pid: number): boolean {
   }
 }
 
-/** Processor time of the machine since it booted, in ticks; `stolen`: what its host gave to other guests while this one had work. */
-export function machineTicks(): {
-  readonly all: number
-  readonly idle: number
-  readonly stolen: number
-} {
-  // proc(5), /proc/stat: user nice system idle iowait irq softirq steal; guest time is in user already.
-  const line = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0] ?? ''
-  const ticks = line.split(/ +/).slice(1, 9).map(Number)
-  return {
-    all: ticks.reduce((sum, value) => sum + value, 0),
-    idle: (ticks[3] ?? 0) + (ticks[4] ?? 0),
-    stolen: ticks[7] ?? 0,
-  }
-}
-
 /** Pids of the processes whose environment (`NAME=value`, as they were started) is meant. */
 export async function processesWhere(
   isMeant: (environment: readonly string[]) => boolean,

@@ -12,6 +12,8 @@ import { cpuMsOf, memoryOf, type Memory } from '#test/process-facts.ts'
 const BODY = Buffer.alloc(100, 'x')
 /** From the ready line to the first look at an agent that has nothing to do. */
 const SETTLE_MS = 5_000
+/** From the end of the load until nothing is done for it any more: garbage is collected at the first quiet look (agent/memory). */
+const RESTED_MS = 15_000
 
 /** Median, smallest and largest of several starts, ms. */
 export interface Times {
@@ -89,7 +91,7 @@ export async function measureMemory(
     clearInterval(watch)
   }
   const afterLoad = memoryOf(agent.pid)
-  await sleep(SETTLE_MS)
+  await sleep(RESTED_MS)
   const [cpuMs, startedMs] = [cpuMsOf(agent.pid), performance.now()]
   await sleep(idleMs)
   const usedMs = cpuMsOf(agent.pid) - cpuMs

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { machineTicks } from '#test/process-facts.ts'
+import { machineTicks } from '#deploy/starvation.ts'
 
 const LOOK_MS = 100
 /** Of the processor time, while nobody is loaded; what the host gives to other guests is not to be waited for. */
