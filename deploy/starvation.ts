@@ -5,7 +5,7 @@ const WINDOW_MS = 10_000
 /** Of the processor time, in a window: with less than this taken, tests' time limits hold. */
 const STOLEN_SHARE_MAX = 0.25
 /** Of a window that a process with nothing to do waited for its turns. */
-const LATE_SHARE_MAX = 0.1
+const LATE_SHARE_MAX = 0.05
 
 export interface MachineTicks {
   readonly all: number

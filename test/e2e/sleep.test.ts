@@ -41,20 +41,20 @@ it(
     }
 
     await deploy('one', '--replicas', '0', '--idle', '1s')
-    await eventually(() => paused(1), { timeoutMs: 20_000 })
+    await eventually(() => paused(1), { timeoutMs: 60_000 })
     await eventually(async () => /^nap +ready .* 0\+0, 1 paused/m.test(await shown()), {
       timeoutMs: 30_000,
     })
     for (let call = 0; call < 3; call++) {
       assert.equal((await curl(product.url('/nap'))).body, 'one')
-      await eventually(() => paused(1), { timeoutMs: 20_000 })
+      await eventually(() => paused(1), { timeoutMs: 60_000 })
     }
 
     await deploy('two', '--replicas', '1')
     await eventually(async () => (await curl(product.url('/nap'))).body === 'two', {
       timeoutMs: 30_000,
     })
-    await eventually(() => paused(1), { timeoutMs: 20_000 })
+    await eventually(() => paused(1), { timeoutMs: 60_000 })
     const { releases } = await asked<{ releases: { id: string }[] }>('/v1/functions/nap')
     const kept = (await product.containers()).find(({ State }) => State === 'paused')
     const undo = { function: 'nap', release: releases.at(-1)?.id }

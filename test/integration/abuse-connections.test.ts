@@ -71,7 +71,7 @@ test(
     } finally {
       await callers[Symbol.asyncDispose]()
     }
-    await eventually(() => descriptors() <= before.open + 1, { timeoutMs: 20_000 })
+    await eventually(() => descriptors() <= before.open + 1, { timeoutMs: 60_000 })
     await eventually(() => {
       const left = (memory().heldBytes - before.heldBytes) / COUNT
       assert.ok(left < BYTES_EACH_MAX / 8, `${left} bytes are left of each`)

@@ -34,7 +34,7 @@ async function sourceScope(options: Partial<ArtifactSourceOptions> = {}) {
       arch: 'amd64',
       labels: {},
     },
-    AbortSignal.timeout(5_000),
+    AbortSignal.timeout(30_000),
   )
   const link = stack.use(new NatsLink({ identity, onConnection: () => {}, onUp: () => {}, log }))
   link.start()

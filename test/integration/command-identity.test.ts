@@ -29,7 +29,7 @@ function enrol(folder: string, changes: Partial<IdentityOptions>, signal?: Abort
       log,
       ...changes,
     },
-    signal ?? AbortSignal.timeout(10_000),
+    signal ?? AbortSignal.timeout(60_000),
   )
 }
 

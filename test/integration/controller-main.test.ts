@@ -57,7 +57,7 @@ it('nodes get what they missed when NATS was away', async () => {
   await eventually(async () => (await fetch(`${controller.url}/readyz`)).status === 503)
   const { id } = await controller.api.createRollout({ function: 'sieve' }, signal())
   await controller.nats?.start()
-  await eventually(() => node.kept.length === 1, { timeoutMs: 20_000 })
+  await eventually(() => node.kept.length === 1, { timeoutMs: 60_000 })
   await eventually(async () => (await controller.api.rollout(id, signal())).state === 'done')
 })
 

@@ -55,7 +55,7 @@ describe('the lock of a data folder', () => {
     await owner.kill()
     using lock = lockFolder(folder.path)
     const gone = once(orphan, 'exit')
-    assert.deepEqual(await lock.endLeftovers(AbortSignal.timeout(10_000)), ['sleeper'])
+    assert.deepEqual(await lock.endLeftovers(AbortSignal.timeout(60_000)), ['sleeper'])
     await gone
   })
 })

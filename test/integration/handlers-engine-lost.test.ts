@@ -33,9 +33,9 @@ describe('reconciler when the engine goes away', () => {
     const later = await assignmentOf(node.source, 'later', answering('later'))
     node.reconciler.setDesired([lasting, ended, later])
     await using direct = makeEngine(bed)
-    const before = await direct.list(AbortSignal.timeout(10_000))
+    const before = await direct.list(AbortSignal.timeout(60_000))
     const victim = before.find(({ fn }) => fn === 'ended')?.id ?? ''
-    await direct.stop(victim, 0, AbortSignal.timeout(10_000))
+    await direct.stop(victim, 0, AbortSignal.timeout(60_000))
     await eventually(
       () => node.reconciler.report().find(({ fn }) => fn === 'ended')?.state !== 'ready',
     )
@@ -47,7 +47,7 @@ describe('reconciler when the engine goes away', () => {
     for (const fn of ['lasting', 'ended', 'later']) await reported(node, fn, 'ready')
     assert.equal(await call(node.router, 'later'), 'later')
     await node.reconciler.settled(AbortSignal.timeout(30_000))
-    const now = await direct.list(AbortSignal.timeout(10_000))
+    const now = await direct.list(AbortSignal.timeout(60_000))
     assert.deepEqual(now.map(({ fn }) => fn ?? '').toSorted(), ['ended', 'lasting', 'later'])
     const idOf = (list: typeof now, name: string) => list.find(({ fn }) => fn === name)?.id
     assert.equal(idOf(now, 'lasting'), idOf(before, 'lasting'))
@@ -84,7 +84,7 @@ describe('what cannot run here', () => {
       code: 'FUNCTION_UNAVAILABLE',
       message: /containers/,
     })
-    const left = await node.engine.list(AbortSignal.timeout(10_000))
+    const left = await node.engine.list(AbortSignal.timeout(60_000))
     assert.deepEqual(
       left.map(({ fn }) => fn),
       ['other'],

@@ -31,7 +31,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       const hello = await assignmentOf(source, 'hello', answering('hello '))
       await want(bed, [hello])
       const spares = async (): Promise<number> => {
-        const handlers = await makeEngine(bed).list(AbortSignal.timeout(10_000))
+        const handlers = await makeEngine(bed).list(AbortSignal.timeout(60_000))
         return handlers.filter(({ fn }) => fn === undefined).length
       }
       {
@@ -114,7 +114,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       await node.reconciler.settled(AbortSignal.timeout(60_000))
       await eventually(async () => (await idsOf(bed)).length === 3)
       await node.reconciler.settled(AbortSignal.timeout(60_000))
-      const left = await makeEngine(bed).list(AbortSignal.timeout(10_000))
+      const left = await makeEngine(bed).list(AbortSignal.timeout(60_000))
       const context = `waits ${waits.join()}`
       // By the records: a handler that was a spare has no function on its label.
       const folders = await HandlerFolders.open(join(bed.folder, 'h'))
@@ -171,5 +171,5 @@ function settledIds(bed: NodeBed): Promise<readonly string[]> {
 
 async function idsOf(bed: NodeBed): Promise<readonly string[]> {
   await using engine = makeEngine(bed)
-  return (await engine.list(AbortSignal.timeout(10_000))).map(({ id }) => id).toSorted()
+  return (await engine.list(AbortSignal.timeout(60_000))).map(({ id }) => id).toSorted()
 }

@@ -49,7 +49,7 @@ function deployTests(kind: EngineKind): void {
     await settle(node)
     assert.deepEqual(node.reconciler.report(), [])
     await assert.rejects(call(node.router, 'site/hello'), { code: 'FUNCTION_UNKNOWN' })
-    assert.deepEqual(await node.engine.list(AbortSignal.timeout(10_000)), [])
+    assert.deepEqual(await node.engine.list(AbortSignal.timeout(60_000)), [])
     assert.deepEqual(await readdir(join(bed.folder, 'h')), [])
     assert.deepEqual(node.complaints, [])
     await eventually(async () => (await readdir(join(bed.folder, 'bundles'))).length === 0)
@@ -156,7 +156,7 @@ function switchTests(kind: EngineKind): void {
     assert.ok((answers.get('one') ?? 0) > 0 && (answers.get('two') ?? 0) > 0)
     assert.equal(await call(node.router, 'hello'), 'two')
     assert.deepEqual(node.reconciler.report()[0]?.serving, [next.release])
-    const left = await node.engine.list(AbortSignal.timeout(10_000))
+    const left = await node.engine.list(AbortSignal.timeout(60_000))
     assert.deepEqual(
       left.map(({ release }) => release),
       [next.release],
@@ -219,7 +219,7 @@ function failureTests(kind: EngineKind): void {
     )
     const failed = (): number =>
       node.complaints.filter((line) => line.startsWith('function failed')).length
-    await eventually(() => failed() >= 4, { timeoutMs: 20_000 })
+    await eventually(() => failed() >= 4, { timeoutMs: 60_000 })
     assert.ok(failed() <= 6)
     const [now] = node.reconciler.report()
     assert.ok((now?.failures ?? 0) >= 4, 'it says how often it has failed in a row')
@@ -244,9 +244,9 @@ function failureTests(kind: EngineKind): void {
     assert.equal(await call(node.router, 'mortal'), 'alive')
     await eventually(() => restarts() === 1)
     const before = restarts()
-    const listed = await node.engine.list(AbortSignal.timeout(10_000))
+    const listed = await node.engine.list(AbortSignal.timeout(60_000))
     const { id } = listed.find(({ state }) => state === 'running') ?? { id: '' }
-    await node.engine.stop(id, 0, AbortSignal.timeout(10_000))
+    await node.engine.stop(id, 0, AbortSignal.timeout(60_000))
     await eventually(() => restarts() === before + 1)
     assert.equal(await call(node.router, 'mortal'), 'alive')
     await reported(node, 'mortal', 'ready')
@@ -306,13 +306,13 @@ function overrunTests(kind: EngineKind): void {
     const blocker = await assignmentOf(node.source, 'blocker', files, { timeoutMs: 3_000 })
     node.reconciler.setDesired([blocker])
     await reported(node, 'blocker', 'ready')
-    const [before] = await node.engine.list(AbortSignal.timeout(10_000))
+    const [before] = await node.engine.list(AbortSignal.timeout(60_000))
     await assert.rejects(call(node.router, 'blocker', 'block'), { code: 'DEADLINE_EXCEEDED' })
     await eventually(async () => (await call(node.router, 'blocker')) === 'alive', {
       timeoutMs: 20_000,
     })
     await settle(node)
-    const [now] = await node.engine.list(AbortSignal.timeout(10_000))
+    const [now] = await node.engine.list(AbortSignal.timeout(60_000))
     assert.notEqual(now?.id, before?.id)
     assert.equal(node.reconciler.report()[0]?.handlers.restarts, 1)
   })
@@ -329,7 +329,7 @@ function adoptionTests(kind: EngineKind): void {
       hello = await assignmentOf(first.source, 'hello', files, { replicas: 2 })
       first.reconciler.setDesired([hello])
       await reported(first, 'hello', 'ready')
-      ids = (await first.engine.list(AbortSignal.timeout(10_000))).map(({ id }) => id).toSorted()
+      ids = (await first.engine.list(AbortSignal.timeout(60_000))).map(({ id }) => id).toSorted()
       await first.close(false)
     }
     await using second = await startNode(bed)
@@ -337,7 +337,7 @@ function adoptionTests(kind: EngineKind): void {
     assert.equal(await call(second.router, 'hello', 'again'), 'here again')
     await reported(second, 'hello', 'ready')
     await settle(second)
-    const now = (await second.engine.list(AbortSignal.timeout(10_000))).map(({ id }) => id)
+    const now = (await second.engine.list(AbortSignal.timeout(60_000))).map(({ id }) => id)
     assert.deepEqual(now.toSorted(), ids)
     assert.equal(second.timings.length, 0)
     assert.deepEqual(second.source.fetched, [])
@@ -360,7 +360,7 @@ function adoptionTests(kind: EngineKind): void {
     const { failures, answers } = await load.end()
     assert.deepEqual(failures, [])
     assert.ok((answers.get('new') ?? 0) > 0)
-    assert.equal((await second.engine.list(AbortSignal.timeout(10_000))).length, 1)
+    assert.equal((await second.engine.list(AbortSignal.timeout(60_000))).length, 1)
   })
 
   it('removes what nobody wants or knows: handlers of other functions, folders and processes without a record', async () => {
@@ -374,11 +374,11 @@ function adoptionTests(kind: EngineKind): void {
       first.reconciler.setDesired([keep, drop, lost])
       for (const fn of ['keep', 'drop', 'lost']) await reported(first, fn, 'ready')
       await first.close(false)
-      const listed = await first.engine.list(AbortSignal.timeout(10_000)).catch(() => [])
+      const listed = await first.engine.list(AbortSignal.timeout(60_000)).catch(() => [])
       assert.equal(listed.length === 3 || kind === 'docker', true)
     }
     await using engine = makeEngine(bed)
-    const before = await engine.list(AbortSignal.timeout(10_000))
+    const before = await engine.list(AbortSignal.timeout(60_000))
     assert.equal(before.length, 3)
     const lostId = before.find(({ fn }) => fn === 'lost')?.id ?? ''
     await rm(join(bed.folder, 'h', lostId, 'handler.json'))
@@ -387,7 +387,7 @@ function adoptionTests(kind: EngineKind): void {
     second.reconciler.setDesired([keep])
     await reported(second, 'keep', 'ready')
     await settle(second)
-    const left = await engine.list(AbortSignal.timeout(10_000))
+    const left = await engine.list(AbortSignal.timeout(60_000))
     assert.deepEqual(
       left.map(({ fn }) => fn),
       ['keep'],

@@ -52,7 +52,7 @@ for (const kind of ['process', 'docker'] satisfies EngineKind[]) {
       assert.ok(node.timings.at(-1)?.engineMs !== undefined)
 
       await node.reconciler.close({ removeHandlers: false })
-      const left = await engine.list(AbortSignal.timeout(10_000))
+      const left = await engine.list(AbortSignal.timeout(60_000))
       assert.equal(left.length, 4)
       assert.equal((await readdir(join(bed.folder, 'h'))).length, 4)
       for (const { id } of left) await engine.stop(id, 0, AbortSignal.timeout(30_000))

@@ -247,7 +247,7 @@ def fn(input):
         await assert.rejects(scope.call(handler, body), (error) =>
           Fault.is(error, 'FUNCTION_EXITED'),
         )
-        await eventually(() => handler.state.kind === 'failed', { timeoutMs: 20_000 })
+        await eventually(() => handler.state.kind === 'failed', { timeoutMs: 60_000 })
         assert.ok(handler.state.kind === 'failed')
         assert.match(handler.state.fault.message, /ran out of its 128 MiB/)
       }

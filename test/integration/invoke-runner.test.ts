@@ -80,7 +80,7 @@ describe('a real runner', () => {
     })
     assert.equal(again.hello.state, 'ready')
     assert.equal(again.hello.release, RELEASE)
-    await again.ready(AbortSignal.timeout(5_000))
+    await again.ready(AbortSignal.timeout(30_000))
     runner.scope.router.ensure('echo', LANE_SETTINGS).attach(again, RELEASE)
     assert.equal((await runner.scope.router.invoke(invocation())).status, 200)
   })

@@ -26,7 +26,7 @@ test('bodies that are announced and never come take neither memory nor the turn 
   const refusal = (await all[0]?.until(/\}$/)) ?? ''
   assert.match(refusal, /^HTTP\/1\.1 503 .*retry-after: 1\r\n.*FUNCTION_UNAVAILABLE/s)
   for (const raw of all) raw[Symbol.dispose]()
-  await eventually(() => scope.proxy.inFlight === 0, { timeoutMs: 20_000 })
+  await eventually(() => scope.proxy.inFlight === 0, { timeoutMs: 60_000 })
   assert.equal(budget.bytes, 0)
 })
 

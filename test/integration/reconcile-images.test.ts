@@ -73,7 +73,7 @@ describe('runtime images that cannot be read for a moment', () => {
     engine.image = 'memory'
     node.reconciler.setDesired([one])
     await reported(node, 'f', 'ready')
-    await node.reconciler.settled(AbortSignal.timeout(10_000))
+    await node.reconciler.settled(AbortSignal.timeout(60_000))
     assert.deepEqual(engine.asked, { start: 1, pause: 1, unpause: 0 })
     assert.equal(reportOf(node).handlers.paused, 1)
     assert.equal(await outcome(node), 'ok')

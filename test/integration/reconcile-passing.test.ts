@@ -298,7 +298,7 @@ describe('a bundle that is deployed while old ones are removed', () => {
     node.bundles.retain = async (...used) => {
       if (isLast) {
         node.reconciler.setDesired([...releases.slice(2), other])
-        await node.bundles.ensure(other.artifact, AbortSignal.timeout(10_000))
+        await node.bundles.ensure(other.artifact, AbortSignal.timeout(60_000))
       }
       return retain(...used)
     }
@@ -306,7 +306,7 @@ describe('a bundle that is deployed while old ones are removed', () => {
       isLast = release === releases[2]
       node.reconciler.setDesired([release])
       await reported(node, 'f', 'ready')
-      if (!isLast) await node.reconciler.settled(AbortSignal.timeout(10_000))
+      if (!isLast) await node.reconciler.settled(AbortSignal.timeout(60_000))
     }
     const [oldest, before] = releases
     await eventually(() => node.bundles.get(oldest?.artifact.digest ?? '') === undefined)

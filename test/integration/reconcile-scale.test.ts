@@ -49,15 +49,15 @@ function sleepTests(kind: EngineKind): void {
     assert.equal((await reported(node, 'hello', 'ready')).handlers.ready, 1)
     const asleep = await eventually(() => resting(node), PATIENT)
     assert.deepEqual([asleep.state, asleep.handlers.ready, asleep.serving], ['ready', 0, []])
-    const [before] = await node.engine.list(AbortSignal.timeout(10_000))
+    const [before] = await node.engine.list(AbortSignal.timeout(60_000))
     assert.equal(before?.state, 'paused')
 
     assert.equal(await call(node.router, 'hello', 'you'), 'hi you')
-    const [after] = await node.engine.list(AbortSignal.timeout(10_000))
+    const [after] = await node.engine.list(AbortSignal.timeout(60_000))
     assert.equal(after?.id, before.id, 'resumed, not started again')
     await eventually(() => resting(node), PATIENT)
     await eventually(
-      async () => (await node.engine.list(AbortSignal.timeout(10_000))).length === 0,
+      async () => (await node.engine.list(AbortSignal.timeout(60_000))).length === 0,
       PATIENT,
     )
     await settle(node)
@@ -75,8 +75,8 @@ function sleepTests(kind: EngineKind): void {
       await assignmentOf(node.source, 'hello', answering('hi'), settings),
     ])
     await eventually(() => resting(node), PATIENT)
-    const [handler] = await node.engine.list(AbortSignal.timeout(10_000))
-    await node.engine.stop(handler?.id ?? '', 0, AbortSignal.timeout(10_000))
+    const [handler] = await node.engine.list(AbortSignal.timeout(60_000))
+    await node.engine.stop(handler?.id ?? '', 0, AbortSignal.timeout(60_000))
     await eventually(() => node.reconciler.report()[0]?.handlers.paused === 0, PATIENT)
     assert.equal(await call(node.router, 'hello'), 'hi')
     const [report] = node.reconciler.report()
@@ -97,7 +97,7 @@ function sleepTests(kind: EngineKind): void {
     await using second = await startNode(bed)
     second.reconciler.setDesired([sleeper], true)
     await settle(second)
-    assert.deepEqual(await second.engine.list(AbortSignal.timeout(10_000)), [])
+    assert.deepEqual(await second.engine.list(AbortSignal.timeout(60_000)), [])
     assert.equal(second.reconciler.report()[0]?.state, 'ready')
     assert.equal(await call(second.router, 'hello'), 'hi')
   })
@@ -112,13 +112,13 @@ function sleepTests(kind: EngineKind): void {
       sleeper = await assignmentOf(first.source, 'hello', answering('hi'), settings)
       first.reconciler.setDesired([sleeper])
       await eventually(() => resting(first), PATIENT)
-      id = (await first.engine.list(AbortSignal.timeout(10_000)))[0]?.id
+      id = (await first.engine.list(AbortSignal.timeout(60_000)))[0]?.id
       await first.close(false)
     }
     await using second = await startNode(bed)
     second.reconciler.setDesired([sleeper], true)
     assert.equal(await call(second.router, 'hello'), 'hi')
-    const now = await second.engine.list(AbortSignal.timeout(10_000))
+    const now = await second.engine.list(AbortSignal.timeout(60_000))
     assert.deepEqual(
       now.map((one) => one.id),
       [id],
@@ -223,7 +223,7 @@ function isolationTests(kind: EngineKind): void {
     // What the burst has started stays for a while; what had its call goes.
     const report = await eventually(async () => {
       const [now] = node.reconciler.report()
-      const left = await node.engine.list(AbortSignal.timeout(10_000))
+      const left = await node.engine.list(AbortSignal.timeout(60_000))
       return now !== undefined && left.length === now.handlers.ready ? now : undefined
     }, PATIENT)
     assert.ok(report.handlers.ready >= 2)

@@ -84,7 +84,7 @@ function keepTests(kind: EngineKind): void {
     await reported(node, 'hello', 'ready')
     node.reconciler.setDesired([await assignmentOf(node.source, 'hello', answering('two'))])
     const kept = await eventually(() => keptAlone(node), PATIENT)
-    await node.engine.stop(kept.id, 0, AbortSignal.timeout(10_000))
+    await node.engine.stop(kept.id, 0, AbortSignal.timeout(60_000))
     await eventually(() => node.reconciler.report()[0]?.handlers.paused === 0, PATIENT)
     const [report] = node.reconciler.report()
     assert.deepEqual(
@@ -138,7 +138,7 @@ function fallbackTests(kind: EngineKind): void {
     const handler = await eventually(async () =>
       (await listed(node)).find(({ release }) => release === good.release),
     )
-    await node.engine.stop(handler.id, 0, AbortSignal.timeout(10_000))
+    await node.engine.stop(handler.id, 0, AbortSignal.timeout(60_000))
     await eventually(() => node.reconciler.report()[0]?.handlers.restarts === 1, PATIENT)
     assert.equal(await call(node.router, 'hello'), 'good')
     const report = await eventually(() => {
@@ -157,7 +157,7 @@ function fallbackTests(kind: EngineKind): void {
 }
 
 function listed({ engine }: ReconcileNode): Promise<readonly ObservedHandler[]> {
-  return engine.list(AbortSignal.timeout(10_000))
+  return engine.list(AbortSignal.timeout(60_000))
 }
 
 /** The paused handler, when there is one and but one beside it. */

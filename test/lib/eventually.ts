@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface EventuallyOptions {
-  /** Default 10,000. */
+  /** Default 30,000: for a machine whose host gives it little time. */
   readonly timeoutMs?: number
   /** Default 25. */
   readonly everyMs?: number
@@ -14,7 +14,7 @@ export interface EventuallyOptions {
  */
 export async function eventually<T>(
   probe: () => T | Promise<T>,
-  { timeoutMs = 10_000, everyMs = 25, signal }: EventuallyOptions = {},
+  { timeoutMs = 30_000, everyMs = 25, signal }: EventuallyOptions = {},
 ): Promise<Exclude<T, undefined | false>> {
   const deadlineMs = performance.now() + timeoutMs
   let cause: unknown

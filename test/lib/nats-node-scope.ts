@@ -51,7 +51,7 @@ export async function nodeScope(controller: TinyController, options: NodeScopeOp
   const common = { folder, fs: { ...fs, rename }, clock: systemClock, log }
   const identity = await ensureIdentity(
     { ...common, joinToken: controller.token(), name: NODE, arch: 'amd64', labels: {} },
-    AbortSignal.timeout(5_000),
+    AbortSignal.timeout(30_000),
   )
   const { rootKeyId, trust: enrolled } = identity
   const trust = await TrustKeeper.open({ ...common, rootKeyId, enrolled })

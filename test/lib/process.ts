@@ -18,7 +18,7 @@ export interface ChildOptions {
   readonly cwd?: string
   /** True for the line (stdout or stderr) that says "I serve now". Default: a JSON line with `msg: "ready"`. */
   readonly ready?: (line: string) => boolean
-  /** Default 30,000. */
+  /** Default 60,000. */
   readonly readyTimeoutMs?: number
 }
 
@@ -63,7 +63,7 @@ export async function childScope(options: ChildOptions): Promise<ChildScope> {
   }
   let readyLine: string
   try {
-    readyLine = await lines.find(options.ready ?? isReadyLine, options.readyTimeoutMs ?? 30_000)
+    readyLine = await lines.find(options.ready ?? isReadyLine, options.readyTimeoutMs ?? 60_000)
   } catch (error) {
     await kill()
     throw error
@@ -73,7 +73,7 @@ export async function childScope(options: ChildOptions): Promise<ChildScope> {
     exited,
     readyLine,
     output: () => lines.text(),
-    line: (matches, timeoutMs = 10_000) => lines.find(matches, timeoutMs),
+    line: (matches, timeoutMs = 30_000) => lines.find(matches, timeoutMs),
     kill,
     async [Symbol.asyncDispose]() {
       await kill()

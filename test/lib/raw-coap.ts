@@ -2,7 +2,7 @@ import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { generate, type Packet, parse, type ParsedPacket } from 'coap-packet'
 
-const ANSWER_MS = 10_000
+const ANSWER_MS = 30_000
 
 /** One UDP socket that sends exactly what a test wants, read and written by a codec that is not ours. */
 export class RawCoap implements AsyncDisposable {

@@ -28,7 +28,7 @@ export class RawTcp {
   }
 
   /** Waits until what came matches, or fails showing what came. */
-  async until(pattern: RegExp, timeoutMs = 10_000): Promise<string> {
+  async until(pattern: RegExp, timeoutMs = 30_000): Promise<string> {
     const deadline = Date.now() + timeoutMs
     while (!pattern.test(this.text)) {
       if (Date.now() > deadline || this.ended) {
@@ -41,7 +41,7 @@ export class RawTcp {
   }
 
   /** Everything up to the end of the connection. */
-  async rest(timeoutMs = 10_000): Promise<string> {
+  async rest(timeoutMs = 30_000): Promise<string> {
     const deadline = Date.now() + timeoutMs
     while (!this.ended) {
       if (Date.now() > deadline) throw new Error(`still open, after: ${JSON.stringify(this.text)}`)

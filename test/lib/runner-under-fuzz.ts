@@ -29,7 +29,7 @@ const PAYLOAD_BYTES_MAX = 1_114_112
 const PING_BYTES_MAX = 64
 /** Its fixed fields. */
 const REQUEST_BYTES_MIN = 6
-const ANSWER_MS = 10_000
+const ANSWER_MS = 30_000
 
 /** A real runner as a process, spoken to badly on one connection after the other. */
 export class RunnerUnderFuzz implements AsyncDisposable {
