@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { shortTurns } from './alternate.ts'
 import { chart, count } from './chart.ts'
 import type { Question, Results, Row } from './model.ts'
 import { verdicts } from './targets.ts'
@@ -28,9 +29,10 @@ export function tables(results: Results): string {
   const { command, machine, questions } = results
   const { cores, memoryGiB, node, rounds, secondsPerRound, date, load, minutes, stolenPercent } =
     machine
+  const http = shortTurns({ rounds: Number(rounds), secondsPerRound: Number(secondsPerRound) })
   return [
     `\`${command}\` on ${date}, ${minutes} minutes: ${cores} cores shared with the load generators, ${memoryGiB} GiB, Node ${node}, load average ${load} at the start, ${stolenPercent} % of the processor time taken by`,
-    `other guests of its host; medians (least to most) of ${rounds} alternating rounds of ${secondsPerRound} s. Read the ratios: \`x\` is the ratio to the bare server in the same rounds.`,
+    `other guests of its host; medians (least to most) of ${rounds} alternating rounds of ${secondsPerRound} s, HTTP with 100 bytes of ${http.rounds} of ${http.secondsPerRound} s. Read the ratios: \`x\` is the ratio to the bare server in the same rounds.`,
     '',
     ...targetTable(results),
     ...questions.flatMap((question) => ['', ...table(question)]),

@@ -5,7 +5,7 @@ import { loadHttp } from '../calls/load-http.ts'
 import { classic, type ClassicKind } from '../classic/classic.ts'
 import { CONNECTIONS, loadGrpc, STREAMS } from '../grpc/load.ts'
 import { requestFrame } from '../grpc/messages.ts'
-import { alternate, type Contestant } from '../harness/alternate.ts'
+import { alternate, shortTurns, type Contestant } from '../harness/alternate.ts'
 import type { Plan, Question } from '../harness/model.ts'
 import { echoProducts, LANGUAGES, type EchoProduct } from './echo-products.ts'
 
@@ -24,7 +24,7 @@ export async function calls(plan: Plan): Promise<Question[]> {
   await using products = await echoProducts(plan)
   const { all } = products
   return [
-    await httpQuestion(plan, all),
+    await httpQuestion(shortTurns(plan), all),
     await bodiesQuestion(plan, all),
     await grpcQuestion(plan, all),
     await coapQuestion(plan, all),
