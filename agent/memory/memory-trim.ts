@@ -3,6 +3,7 @@ import { blocks, room } from '#agent/sockets/index.ts'
 import { bodyGarbage } from './body-garbage.ts'
 
 const LOOK_EVERY_MS = 5_000
+/** Of a core. */
 const QUIET_CPU_SHARE = 0.02
 /** Of the event loop, a second: heartbeats and probes stay below, ten calls a second do not. */
 const UNUSED_EVENTS_PER_S = 20
