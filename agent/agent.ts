@@ -131,6 +131,7 @@ export class Agent implements AsyncDisposable {
     const router = new InvokeRouter({
       log: child('invoke'),
       callsMax: config.callsMax,
+      busyPollMicros: config.busyPollMicros,
       asyncBytesMax: Math.min(ASYNC_BYTES_MAX, room.bodyBytes),
     })
     // The callbacks run later, when the agent that they name is there.

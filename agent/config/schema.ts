@@ -69,6 +69,13 @@ export const AgentConfig = Type.Object(
       maximum: 65_536,
       description: 'Calls in work on this node; with more, functions take turns',
     }),
+    busyPollMicros: Type.Integer({
+      default: 200,
+      minimum: 0,
+      maximum: 1_000,
+      description:
+        'A core may stay awake so long for the quick answer to the only call, microseconds; 0: never',
+    }),
     workers: Type.Integer({
       default: 1,
       minimum: 1,

@@ -1,7 +1,8 @@
+import { availableParallelism } from 'node:os'
 import type { Fault } from '#shared/fault.ts'
 import { Background } from './background.ts'
 import type { InvokeLog } from './background.ts'
-import { Lane, Shares, TimerWheel, leanFault } from './lane/index.ts'
+import { BusyPoll, Lane, Shares, TimerWheel, leanFault } from './lane/index.ts'
 import type { LaneCallbacks, LaneHost, LaneSettings } from './lane/index.ts'
 import { matchName } from './match-name.ts'
 import type { CallerSignal, Invocation, Invoker, Result } from './model.ts'
@@ -14,6 +15,8 @@ export interface InvokeRouterOptions {
   readonly asyncBytesMax?: number
   /** Calls in work on the node before functions take turns, default 1,024. */
   readonly callsMax?: number
+  /** For how long a quick answer, or the next call of a quick caller, is awaited awake, in microseconds; default: not at all. */
+  readonly busyPollMicros?: number
   /** Time of all lanes; a test passes one that it advances itself. */
   readonly wheel?: TimerWheel
 }
@@ -43,9 +46,16 @@ export class InvokeRouter implements Invoker, AsyncDisposable {
       bytesMax: options.asyncBytesMax ?? 64 * 1024 * 1024,
     })
     this.#shares = new Shares(options.callsMax ?? 1_024)
+    const pollMs = (options.busyPollMicros ?? 0) / 1_000
     this.#host = {
       wheel: this.#wheel,
       shares: this.#shares,
+      // With one core the function could not even begin.
+      poll: new BusyPoll(
+        () => this.#shares.inWork,
+        availableParallelism() > 1 ? pollMs : 0,
+        this.#wheel.nowMs,
+      ),
       open: (by) => {
         this.#open += by
         if (this.#open === 0) this.#idle?.()

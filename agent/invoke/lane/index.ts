@@ -3,6 +3,7 @@
  * Depends on shared and invoke/link; knows no names, protocols or handlers.
  * Used by invoke/router, handlers/ (attach, drain) and health/ (stats).
  */
+export { BusyPoll } from './busy-poll.ts'
 export { Lane } from './lane.ts'
 export type { LaneCallbacks, LaneHost, LaneSettings } from './types.ts'
 export type { LaneDemand } from './gauge.ts'

@@ -219,8 +219,10 @@ export class Lane implements CallLane {
         this.#drained(attachment)
       }
     }
-    this.#service.note(this.#host.wheel.nowMs() - call.sentAtMs)
+    const nowMs = this.#host.wheel.nowMs()
+    this.#service.note(nowMs - call.sentAtMs)
     this.#host.shares.give()
+    this.#host.poll.ended(nowMs)
     if (this.#queue.length > 0) this.#pump()
   }
 
@@ -305,6 +307,7 @@ export class Lane implements CallLane {
     this.#sent.push(call)
     this.#host.shares.take()
     this.#gauge.note(this.#calls)
+    this.#host.poll.sent(nowMs, this.#service.usualMs)
     try {
       if (target.spend(call.invocation)) this.#spent(target)
       target.link.start(call, leftMs)

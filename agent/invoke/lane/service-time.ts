@@ -1,3 +1,5 @@
+import { Usual } from './usual.ts'
+
 const RETRY_AFTER_MS = { min: 10, max: 10_000, unknown: 100 } as const
 /** Weight of the newest call in the mean. Good news counts for more: a function that hung and is well again is not refused for long. */
 const WEIGHT = { longer: 0.05, shorter: 0.2 } as const
@@ -7,11 +9,18 @@ const MARGIN = 1.25
 /** How long a function has its calls, and what follows from that for those that wait. */
 export class ServiceTime {
   #meanMs: number | undefined
+  readonly #usualMs = new Usual()
+
+  /** Of most calls: one that had to wait for a processor does not change it much. Undefined while nothing is known. */
+  get usualMs(): number | undefined {
+    return this.#usualMs.value
+  }
 
   /** @param tookMs - from the sending of a call until its runner had ended it */
   note(tookMs: number): void {
     const mean = this.#meanMs ?? tookMs
     this.#meanMs = mean + (tookMs - mean) * (tookMs > mean ? WEIGHT.longer : WEIGHT.shorter)
+    this.#usualMs.note(tookMs)
   }
 
   /**

@@ -33,6 +33,11 @@ export class Shares {
     return this.#inWork < this.#places || inWork < this.#guaranteed
   }
 
+  /** Calls in work. */
+  get inWork(): number {
+    return this.#inWork
+  }
+
   take(): void {
     this.#inWork += 1
   }

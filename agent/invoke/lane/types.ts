@@ -1,5 +1,6 @@
 import type { FunctionSettings } from '#shared/schemas/command.ts'
 import type { RunnerLink } from '../link/index.ts'
+import type { BusyPoll } from './busy-poll.ts'
 import type { Shares } from './shares.ts'
 import type { TimerWheel } from './wheel.ts'
 
@@ -25,6 +26,7 @@ export interface LaneCallbacks {
 export interface LaneHost {
   readonly wheel: TimerWheel
   readonly shares: Shares
+  readonly poll: BusyPoll
   /** A call has begun or has got its outcome: +1, -1. */
   open(by: 1 | -1): void
 }
