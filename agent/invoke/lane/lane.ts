@@ -237,8 +237,7 @@ export class Lane implements CallLane {
     const target = this.#target(call.at)
     if (target !== undefined) return this.#send(call, target, this.#host.wheel.nowMs())
     this.#wait(call)
-    // The handler that it comes from may go on and have room: nobody would tell those that come after it to go there, and better
-    // that one again than none at all.
+    // The handler that it comes from may go on and have room, and nobody would tell those behind it: better that one than none.
     this.#pump()
   }
 
