@@ -74,7 +74,7 @@ export const AgentConfig = Type.Object(
       minimum: 0,
       maximum: 1_000,
       description:
-        'A core may stay awake so long for the quick answer to the only call, microseconds; 0: never',
+        'A core may stay awake so long for the answer and the next call of an only caller, microseconds; 0: never',
     }),
     workers: Type.Integer({
       default: 1,

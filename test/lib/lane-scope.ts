@@ -1,6 +1,13 @@
 import { Fault } from '#shared/fault.ts'
 import { InvokeRouter } from '#agent/invoke/index.ts'
-import type { Invocation, Lane, LaneSettings, Result, RunnerLink } from '#agent/invoke/index.ts'
+import type {
+  InvokeRouterOptions,
+  Invocation,
+  Lane,
+  LaneSettings,
+  Result,
+  RunnerLink,
+} from '#agent/invoke/index.ts'
 import { TimerWheel } from '#agent/invoke/lane/index.ts'
 import { TYPE } from './frame-peer.ts'
 import { LANE_SETTINGS, invocation } from './invoke-scope.ts'
@@ -30,7 +37,10 @@ export class LaneScope {
 
   constructor(
     settings: Partial<LaneSettings> = {},
-    options: { asyncMax?: number; asyncBytesMax?: number; callsMax?: number } = {},
+    options: Pick<
+      InvokeRouterOptions,
+      'asyncMax' | 'asyncBytesMax' | 'callsMax' | 'busyPollMicros'
+    > = {},
   ) {
     this.wheel = new TimerWheel({ nowMs: () => this.#nowMs, ticking: false })
     this.router = new InvokeRouter({

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
-import { describe, it } from 'node:test'
-import { setImmediate as turn } from 'node:timers/promises'
+import { availableParallelism } from 'node:os'
+import { performance } from 'node:perf_hooks'
+import { describe, it, type TestContext } from 'node:test'
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import { BusyPoll } from '#agent/invoke/lane/index.ts'
 import { Usual } from '#agent/invoke/lane/usual.ts'
+import { LaneScope } from '#test/lane-scope.ts'
 
 const LIMIT_MS = 0.2
 const QUICK_MS = 0.05
@@ -78,6 +81,16 @@ describe('waiting awake', () => {
     assert.equal(await node.looks(10), 10)
   })
 
+  it('is not for calls that had to wait for each other', async () => {
+    using node = new Node()
+    node.alone(QUICK_MS, QUICK_MS)
+    node.send(QUICK_MS, node.nowMs - QUICK_MS)
+    assert.equal(await node.looks(10), 1, 'the look that finds out')
+    assert.equal(await node.looks(10), 0)
+    node.end()
+    assert.equal(await node.looks(10), 0)
+  })
+
   it('can be turned off', async () => {
     using node = new Node(0)
     node.alone(0, 0)
@@ -99,15 +112,67 @@ describe('waiting awake', () => {
   })
 })
 
-describe('what is usual', () => {
-  const usual = (values: readonly number[]): number | undefined => {
-    const found = new Usual()
-    for (const value of values) found.note(value)
-    return found.value
-  }
-  const of = (count: number, value: (index: number) => number): number[] =>
-    Array.from({ length: count }, (_, index) => value(index))
+describe('a node with one caller', { skip: availableParallelism() === 1 }, () => {
+  it('is awake until its answer comes or the limit is over, and asleep before the next call', async (t) => {
+    const scope = called(t, QUICK_MS, LONG_MS)
+    assert.ok(!(await isAwake()))
+    scope.call('answered')
+    assert.ok(await isAwake())
+    scope.answer('answered')
+    assert.ok(!(await isAwake()))
+    scope.pass(LONG_MS)
+    scope.call('slow')
+    scope.pass(LIMIT_MS - 0.01)
+    assert.ok(await isAwake())
+    scope.pass(0.02)
+    assert.ok(!(await isAwake()))
+  })
 
+  it('stays awake for the next call of a quick one', async (t) => {
+    const scope = called(t, LONG_MS, QUICK_MS)
+    assert.ok(await isAwake())
+    scope.pass(LIMIT_MS)
+    assert.ok(!(await isAwake()))
+  })
+
+  it('sleeps whenever it can unless it is told otherwise', async (t) => {
+    const scope = called(t, QUICK_MS, QUICK_MS, {})
+    assert.ok(!(await isAwake()))
+    scope.call('last')
+    assert.ok(!(await isAwake()))
+  })
+})
+
+/** Called a hundred times, one by one. When the test is over, so is whatever it waits for. */
+function called(
+  test: TestContext,
+  tookMs: number,
+  gapMs: number,
+  options: { busyPollMicros?: number } = { busyPollMicros: 200 },
+): LaneScope {
+  const scope = new LaneScope({}, options)
+  test.after(() => scope.pass(LONG_MS))
+  scope.attached()
+  for (let call = 0; call < 100; call++) {
+    scope.pass(gapMs)
+    scope.call(`call ${call}`)
+    scope.pass(tookMs)
+    scope.answer(`call ${call}`)
+  }
+  return scope
+}
+
+/** The event loop goes round some thousand times in such a time without sleeping, else a few times; or it had no processor. */
+async function isAwake(): Promise<boolean> {
+  for (let window = 0; window < 5; window++) {
+    const before = performance.nodeTiming.uvMetricsInfo.loopCount
+    await sleep(20)
+    if (performance.nodeTiming.uvMetricsInfo.loopCount - before > 100) return true
+  }
+  return false
+}
+
+describe('what is usual', () => {
   it('is not known before the first value', () => assert.equal(usual([]), undefined))
 
   it('is what most values are near to, however far off the others are', () => {
@@ -126,6 +191,15 @@ describe('what is usual', () => {
   })
 })
 
+function usual(values: readonly number[]): number | undefined {
+  const found = new Usual()
+  for (const value of values) found.note(value)
+  return found.value
+}
+
+const of = (count: number, value: (index: number) => number): number[] =>
+  Array.from({ length: count }, (_, index) => value(index))
+
 /** Calls in work, and a clock that stands still. Each look asks for the calls once. */
 class Node implements Disposable {
   nowMs = 0
@@ -141,9 +215,9 @@ class Node implements Disposable {
     this.#poll = new BusyPoll(inWork, limitMs, () => this.nowMs)
   }
 
-  send(usualMs: number | undefined): void {
+  send(usualMs: number | undefined, startedAtMs = this.nowMs): void {
     this.#inWork += 1
-    this.#poll.sent(this.nowMs, usualMs)
+    this.#poll.sent(this.nowMs, startedAtMs, usualMs)
     this.#asked -= 1
   }
 

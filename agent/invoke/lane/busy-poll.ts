@@ -4,10 +4,11 @@ import { Usual } from './usual.ts'
 const ALONE_FROM = 16
 
 /**
- * Waits awake where calls come one by one and an answer, or the next call, usually comes within a fraction of a millisecond: to wake a
- * core that has gone to sleep takes longer than a function that only adds two numbers, on a virtual machine several times as long. The event
- * loop looks for what has come and does not sleep; all other events are served as ever. Calls that come together share the
- * cores with their callers and functions, and are never waited for in this way; nor is what usually takes longer than the limit.
+ * Waits awake where calls come one by one and an answer, or the next call, usually comes within a fraction of a millisecond: to
+ * wake a core that has gone to sleep takes longer than a function that only adds two numbers, on a virtual machine several times as
+ * long. The event loop looks for what has come and does not sleep; all other events are served as ever. Calls that come together
+ * share the cores with their callers and functions, and are never waited for in this way; nor is what usually takes longer than the
+ * limit, its waking included.
  */
 export class BusyPoll {
   readonly #inWork: () => number
@@ -15,7 +16,7 @@ export class BusyPoll {
   readonly #nowMs: () => number
   /** From the end of a call to the next one. */
   readonly #gapMs = new Usual()
-  /** Calls in a row that were alone when they were sent. */
+  /** Calls in a row that were alone when they came. */
   #alone = 0
   #endedAtMs: number | undefined
   #untilMs = 0
@@ -33,13 +34,15 @@ export class BusyPoll {
   }
 
   /**
-   * A call is being sent, and counts as in work.
+   * A call has been sent, and counts as in work.
    *
+   * @param startedAtMs - when it came: before now, if it had to wait for another one
    * @param usualMs - how long its function usually has a call; undefined: not known
    */
-  sent(nowMs: number, usualMs: number | undefined): void {
-    if (this.#inWork() !== 1) {
+  sent(nowMs: number, startedAtMs: number, usualMs: number | undefined): void {
+    if (this.#inWork() !== 1 || startedAtMs < nowMs) {
       this.#alone = 0
+      this.#untilMs = 0
       return
     }
     this.#alone += 1

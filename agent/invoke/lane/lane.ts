@@ -306,7 +306,6 @@ export class Lane implements CallLane {
     this.#sent.push(call)
     this.#host.shares.take()
     this.#gauge.note(this.#calls)
-    this.#host.poll.sent(nowMs, this.#service.usualMs)
     try {
       if (target.spend(call.invocation)) this.#spent(target)
       target.link.start(call, leftMs)
@@ -315,6 +314,7 @@ export class Lane implements CallLane {
       call.refuse(Fault.from(error))
       return this.#host.shares.give()
     }
+    this.#host.poll.sent(nowMs, call.startedAtMs, this.#service.usualMs)
     if (this.#watch.bucket === -1) this.#host.wheel.arm(this.#watch, nowMs + WATCH_MS)
   }
 
