@@ -32,7 +32,7 @@ export function tables(results: Results): string {
   const http = shortTurns({ rounds: Number(rounds), secondsPerRound: Number(secondsPerRound) })
   return [
     `\`${command}\` on ${date}, ${minutes} minutes: ${cores} cores shared with the load generators, ${memoryGiB} GiB, Node ${node}, load average ${load} at the start, ${stolenPercent} % of the processor time taken by`,
-    `other guests of its host; medians (least to most) of ${rounds} alternating rounds of ${secondsPerRound} s, HTTP with 100 bytes of ${http.rounds} of ${http.secondsPerRound} s. Read the ratios: \`x\` is the ratio to the bare server in the same rounds.`,
+    `other guests of its host; medians (least to most) of ${rounds} alternating rounds of ${secondsPerRound} s, HTTP with 100 bytes and CoAP with 32 calls in flight of ${http.rounds} of ${http.secondsPerRound} s, overload of ${http.rounds} of ${secondsPerRound} s. Read the ratios: \`x\` is the ratio to the bare server in the same rounds.`,
     '',
     ...targetTable(results),
     ...questions.flatMap((question) => ['', ...table(question)]),

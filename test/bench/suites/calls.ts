@@ -102,14 +102,17 @@ async function grpcQuestion(plan: Plan, products: readonly EchoProduct[]): Promi
 async function coapQuestion(plan: Plan, products: readonly EchoProduct[]): Promise<Question> {
   await using server = await bare('coap')
   await using tuned = await bare('coap-small-cache')
-  const contestants = [32, 128].flatMap((inFlight) => [
+  const contestants = (inFlight: number): Contestant[] => [
     overCoap('bare coap', server.port, '/echo', inFlight),
     ...(inFlight === 32 ? [overCoap('coap, cache of 64 KiB', tuned.port, '/echo', inFlight)] : []),
     ...products.flatMap(({ suffix, product: { ports } }) =>
       KEPT.map((name) => overCoap(`${name}${suffix}`, ports.coap, `/echo-${name}`, inFlight)),
     ),
-  ])
-  const rows = await alternate(plan, contestants)
+  ]
+  const rows = [
+    ...(await alternate(shortTurns(plan), contestants(32))),
+    ...(await alternate(plan, contestants(128))),
+  ]
   return {
     id: 'coap',
     title: 'CoAP confirmable, echo of 100 bytes',

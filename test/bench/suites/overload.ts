@@ -67,12 +67,15 @@ export async function overload(plan: Plan): Promise<Question[]> {
       ...more,
     })
   await load({ perSecond: 3 * CAPACITY, probesPerSecond: PROBES })
-  for (let round = 0; round < plan.rounds; round++) {
+  for (let round = 0; round < overloadRounds(plan); round++) {
     await overloadRound(plan, product, pid, load, found)
-    await fairnessRound(plan, product, found)
+    if (round < plan.rounds) await fairnessRound(plan, product, found)
   }
   return [goodput(found), refusals(found), memory(found), fairness(found)]
 }
+
+/** More of them: the slowest two refusals of a round, which the machine may have made so, are what it says of gRPC and CoAP. */
+const overloadRounds = ({ rounds }: Plan): number => 2 * rounds - 1
 
 type Load = (more: Partial<OverloadPlan>) => Promise<OverloadReport>
 
